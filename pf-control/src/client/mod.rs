@@ -1,0 +1,172 @@
+//! The blocking client of the daemon, for VMMs.
+//!
+//! Every call has a deadline and opens its own connection, so that a daemon that was restarted
+//! in between is no event. It must not be called from inside an async runtime.
+
+mod error;
+mod transport;
+
+pub use error::ClientError;
+
+use crate::ops::{
+    AcquireRequest, Acquired, DeviceClass, LeaseId, LeaseInfo, MacAddr, Op, Reply, Request, Rings,
+    Supported, VfEntry,
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long an operation may take unless [`Client::with_deadline`] says otherwise. It is longer
+/// than the daemon's own bounds, so that the daemon's answer normally comes first.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The answer to a ping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The daemon's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// A daemon, by its socket.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+    deadline: Duration,
+}
+
+impl Client {
+    /// The daemon that listens at `socket`. Does not connect yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), deadline: DEFAULT_DEADLINE }
+    }
+
+    /// The same daemon, with another bound for each call.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Whether the daemon is there.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ping(&self) -> Result<Pong, ClientError> {
+        self.get("/v1/ping")
+    }
+
+    /// All VFs of the pool.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn list(&self) -> Result<Vec<VfEntry>, ClientError> {
+        self.get("/v1/vfs")
+    }
+
+    /// Carries out any operation of the table.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn call(&self, request: &Request) -> Result<Reply, ClientError> {
+        transport::call(&self.socket, self.deadline, request)
+    }
+
+    /// Whether a VF of `class` could be given.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn is_supported(&self, class: DeviceClass) -> Result<Supported, ClientError> {
+        match self.call(&Request::IsSupported { class })? {
+            Reply::Supported(supported) => Ok(supported),
+            other => Err(unexpected(Op::IsSupported, &other)),
+        }
+    }
+
+    /// Takes a VF for this process. It is released when the process ends, whatever happens.
+    ///
+    /// # Errors
+    /// [`ClientError::NoVfFree`] when all are held; [`ClientError::Refused`] when none will ever
+    /// do; otherwise the daemon's absence.
+    pub fn acquire(&self, request: AcquireRequest) -> Result<Acquired, ClientError> {
+        match self.call(&Request::Acquire(request))? {
+            Reply::Acquired(acquired) => Ok(acquired),
+            other => Err(unexpected(Op::Acquire, &other)),
+        }
+    }
+
+    /// Readies the VF for its rings.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the lease must then be released.
+    pub fn init(&self, lease: LeaseId, rings: Rings) -> Result<(), ClientError> {
+        self.done(&Request::Init { lease, rings })
+    }
+
+    /// Moves `mac` and the switch's entry for it from `port` (the tap's name) to the VF. When it
+    /// returns, the kernel has acknowledged both.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the daemon has put back what it moved, and the lease must be released.
+    pub fn activate(
+        &self,
+        lease: LeaseId,
+        mac: MacAddr,
+        port: impl Into<String>,
+    ) -> Result<(), ClientError> {
+        self.done(&Request::Activate { lease, mac, port: port.into() })
+    }
+
+    /// Moves the address and the switch's entry back to the port.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the lease must then be released.
+    pub fn quiesce(&self, lease: LeaseId) -> Result<(), ClientError> {
+        self.done(&Request::Quiesce { lease })
+    }
+
+    /// Gives the VF back, from any state. The VF must be closed already; the daemon waits a
+    /// moment for that.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn release(&self, lease: LeaseId) -> Result<(), ClientError> {
+        self.done(&Request::Release { lease })
+    }
+
+    /// What is known of the lease.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn get_info(&self, lease: LeaseId) -> Result<LeaseInfo, ClientError> {
+        match self.call(&Request::GetInfo { lease })? {
+            Reply::Info(info) => Ok(info),
+            other => Err(unexpected(Op::GetInfo, &other)),
+        }
+    }
+
+    fn done(&self, request: &Request) -> Result<(), ClientError> {
+        match self.call(request)? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(request.op(), &other)),
+        }
+    }
+
+    fn get<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, ClientError> {
+        transport::get(&self.socket, self.deadline, path)
+    }
+}
+
+fn unexpected(op: Op, reply: &Reply) -> ClientError {
+    ClientError::Protocol { reason: format!("'{op}' was answered by {reply:?}") }
+}
+
+#[cfg(test)]
+#[path = "client_test.rs"]
+mod tests;

@@ -1,0 +1,86 @@
+//! Why the daemon refused an operation.
+
+use super::{LeaseId, Op};
+use crate::lease::LeaseState;
+use serde::{Deserialize, Serialize};
+
+/// A refusal, typed so that a VMM can act on it and worded so that a person can.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "error", rename_all = "kebab-case")]
+pub enum OpError {
+    /// The vendor module of the VF does not serve this operation.
+    #[error("'{}' is not supported by the VF's vendor module", op.name())]
+    NotSupported {
+        /// The operation.
+        op: Op,
+    },
+    /// Every suitable VF is held.
+    #[error(
+        "no VF is free: {held} of {total} suitable ones are held; detach a VM or serve more (--vfs)"
+    )]
+    NoVfFree {
+        /// VFs that would do.
+        total: u32,
+        /// How many of them are held or out of order.
+        held: u32,
+    },
+    /// No VF of the pool could ever do what is asked.
+    #[error("no VF of this host can serve the request: {reason}")]
+    Unsuitable {
+        /// What is missing.
+        reason: String,
+    },
+    /// The handle names no lease, or one that has ended.
+    #[error("there is no lease {lease}; acquire a VF first")]
+    NoSuchLease {
+        /// The handle.
+        lease: LeaseId,
+    },
+    /// Another process holds the lease.
+    #[error("lease {lease} belongs to process {owner_pid}")]
+    NotOwner {
+        /// The handle.
+        lease: LeaseId,
+        /// Who holds it.
+        owner_pid: u32,
+    },
+    /// The operation is not legal in the lease's state.
+    #[error("'{}' is not legal while the lease is {state}; release is always legal", op.name())]
+    WrongState {
+        /// The operation.
+        op: Op,
+        /// The state.
+        state: LeaseState,
+    },
+    /// An argument is out of range.
+    #[error("bad request: {reason}")]
+    Invalid {
+        /// Which, and what it may be.
+        reason: String,
+    },
+    /// The VF was to be freed, but a process still has it open.
+    #[error(
+        "the VF is still open in {}: close it, then release again",
+        holder.map_or("another process".to_owned(), |pid| format!("process {pid}"))
+    )]
+    StillOpen {
+        /// The process, if it could be found.
+        holder: Option<u32>,
+    },
+    /// The kernel refused a step; the lease is failed and must be released.
+    #[error("{step} failed: {reason}")]
+    Kernel {
+        /// What was tried.
+        step: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The operation did not end in time; the lease is failed and must be released.
+    #[error("'{}' did not end within {deadline_ms} ms", op.name())]
+    Deadline {
+        /// The operation.
+        op: Op,
+        /// Its bound.
+        deadline_ms: u64,
+    },
+}

@@ -1,0 +1,33 @@
+//! The op table: every operation that a hypervisor can ask of a PF, its request and its reply.
+//!
+//! The set is that of VMware's Network Plugin Architecture (23 codes). A vendor module that does
+//! not serve one of them answers [`OpError::NotSupported`]; the table itself never grows a hole.
+//! This module holds data only: nothing here performs I/O.
+
+mod address;
+mod error;
+mod reply;
+mod request;
+
+pub use address::{MacAddr, ParseAddressError, PciAddress};
+pub use error::OpError;
+pub use reply::{
+    Acquired, LeaseInfo, PciIds, QueueStats, QueueStatus, Region, RegionKind, Reply, Supported,
+    Vectors, VfEntry,
+};
+pub use request::{
+    AcquireRequest, DeviceClass, LeaseId, MirrorDirection, Op, Request, Ring, Rings, RxMode,
+    VlanRange,
+};
+
+/// Sizes that both sides rely on (NPA's).
+pub mod limits {
+    /// Most multicast addresses that one VF may filter by address.
+    pub const MULTICAST_FILTERS: usize = 32;
+    /// Most register regions that one VF may describe.
+    pub const REGIONS: usize = 6;
+    /// 32-bit words of vendor data handed to the plugin unseen.
+    pub const DEVICE_INFO_WORDS: usize = 32;
+    /// Most queues of one direction that one VF may use.
+    pub const QUEUES: usize = 8;
+}
