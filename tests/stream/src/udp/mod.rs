@@ -1,7 +1,8 @@
 //! The two-way datagram stream: one thread sends at a constant rate, one receives and tracks.
 //!
-//! The end is agreed on, so that "lost" is exact: each side announces how many it sent (FIN)
-//! until the other has answered (FIN-ACK). A side started with `--follow` ends when its peer does.
+//! Beginning and end are agreed on, so that "lost" is exact: no side sends before it has heard the
+//! other, and each announces how many it sent (FIN) until the other has answered (FIN-ACK). A side
+//! started with `--follow` ends when its peer does.
 
 mod tracker;
 mod wire;
@@ -59,6 +60,7 @@ pub(crate) struct Report {
 
 #[derive(Default)]
 struct Shared {
+    peer_heard: AtomicBool,
     sent: AtomicU64,
     peer_finished: AtomicBool,
     fin_acked: AtomicBool,
@@ -91,20 +93,24 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
 
 /// Sends data at the rate, then FINs until they are answered.
 fn send(args: &Args, socket: &UdpSocket, shared: &Shared) {
-    let start = Instant::now();
     let mut frame = vec![0u8; args.size];
-    let mut pace = Pace::new(args.rate);
+    let begun = Instant::now();
     let mut next = 0u64;
     let ended = || {
         stop::requested()
-            || args.duration.is_some_and(|seconds| start.elapsed().as_secs_f64() >= seconds)
+            || args.duration.is_some_and(|seconds| begun.elapsed().as_secs_f64() >= seconds)
             || (args.follow && shared.peer_finished.load(Ordering::Acquire))
     };
+    while !shared.peer_heard.load(Ordering::Acquire) && !ended() {
+        Message::Hello.write(&mut frame);
+        socket.send(&frame).ok();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut pace = Pace::new(args.rate);
     while !ended() {
         for _ in 0..pace.due() {
             Message::Data { sequence: next }.write(&mut frame);
-            // A refused frame (full queue, or nobody listening yet) was never on the wire: try
-            // the same number again.
+            // A refused frame (full queue) was never on the wire: try the same number again.
             while socket.send(&frame).is_err() && !ended() {
                 std::thread::sleep(Duration::from_micros(200));
             }
@@ -133,7 +139,9 @@ fn receive(args: &Args, socket: &UdpSocket, shared: &Shared) -> Result<Summary> 
         match socket.recv(&mut buffer) {
             Ok(length) => {
                 quiet_since = Instant::now();
-                match Message::read(&buffer[..length]) {
+                let message = Message::read(&buffer[..length]);
+                shared.peer_heard.fetch_or(message.is_some(), Ordering::Release);
+                match message {
                     Some(Message::Data { sequence }) => tracker.data(sequence, Instant::now()),
                     Some(Message::Fin { sent }) => {
                         tracker.finished(sent);
@@ -142,6 +150,11 @@ fn receive(args: &Args, socket: &UdpSocket, shared: &Shared) -> Result<Summary> 
                         socket.send(&reply).ok();
                     }
                     Some(Message::FinAck) => shared.fin_acked.store(true, Ordering::Release),
+                    Some(Message::Hello) => {
+                        Message::HelloAck.write(&mut reply);
+                        socket.send(&reply).ok();
+                    }
+                    Some(Message::HelloAck) => {}
                     None => tracker.foreign(),
                 }
             }

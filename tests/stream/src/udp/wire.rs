@@ -14,6 +14,10 @@ pub(super) enum Message {
     Fin { sent: u64 },
     /// The FIN arrived.
     FinAck,
+    /// This end listens; the other may begin.
+    Hello,
+    /// Answers a hello.
+    HelloAck,
 }
 
 impl Message {
@@ -23,6 +27,8 @@ impl Message {
             Self::Data { sequence } => (0u64, sequence),
             Self::Fin { sent } => (1, sent),
             Self::FinAck => (2, 0),
+            Self::Hello => (3, 0),
+            Self::HelloAck => (4, 0),
         };
         frame[..8].copy_from_slice(&MAGIC.to_le_bytes());
         frame[8..16].copy_from_slice(&kind.to_le_bytes());
@@ -42,6 +48,8 @@ impl Message {
             0 => Some(Self::Data { sequence: number }),
             1 => Some(Self::Fin { sent: number }),
             2 => Some(Self::FinAck),
+            3 => Some(Self::Hello),
+            4 => Some(Self::HelloAck),
             _ => None,
         }
     }
@@ -53,7 +61,13 @@ mod tests {
 
     #[test]
     fn messages_survive_the_wire_and_damage_does_not() {
-        for message in [Message::Data { sequence: 7 }, Message::Fin { sent: 9 }, Message::FinAck] {
+        for message in [
+            Message::Data { sequence: 7 },
+            Message::Fin { sent: 9 },
+            Message::FinAck,
+            Message::Hello,
+            Message::HelloAck,
+        ] {
             let mut frame = [0u8; 64];
             message.write(&mut frame);
             assert_eq!(Message::read(&frame), Some(message));
