@@ -85,6 +85,9 @@ pub const RX_CSUM_PARTIAL: u8 = 3;
 pub const RX_VLAN: u16 = 1 << 0;
 /// Received frame carries [`RxFrame::hash`].
 pub const RX_HASH: u16 = 1 << 1;
+/// The frame only gives its slots' buffers back and is no error: the device should not have
+/// delivered it (an echo of the interface's own broadcast, say).
+pub const RX_DISCARD: u16 = 1 << 2;
 
 /// Received frame is not a merged one.
 pub const RX_GSO_NONE: u8 = 0;
@@ -107,7 +110,8 @@ pub struct RxSegment {
 }
 
 /// A received frame, without FCS. A frame with `segment_count` 1 and `length` 0 only gives its
-/// slot's buffer back (a damaged frame); the shell counts it as an error.
+/// slot's buffer back (a damaged frame); the shell counts it as an error. A frame with
+/// [`RX_DISCARD`] gives the buffers of all its segments back and is not counted as one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct RxFrame {
@@ -188,7 +192,8 @@ pub struct NetOps {
     /// Reports finished transmits of `queue` by `complete_send`, in the order in which they were
     /// given. Answers how many frames it reported.
     pub check_tx_ring: Option<unsafe extern "sysv64" fn(*mut Instance, queue: u32) -> Status>,
-    /// Hands up to `budget` received frames of `queue` to `indicate_recv`. Answers how many.
+    /// Hands up to `budget` received frames of `queue` to `indicate_recv`. Answers how many,
+    /// damaged and discarded ones included.
     pub check_rx_ring:
         Option<unsafe extern "sysv64" fn(*mut Instance, queue: u32, budget: u32) -> Status>,
     /// Fills up to `count` empty slots of receive ring `queue` with buffers from

@@ -122,4 +122,10 @@ pub struct ShellApi {
     /// plugin's name before it.
     pub log:
         unsafe extern "sysv64" fn(context: *mut c_void, level: u32, text: *const u8, length: usize),
+    /// Net: answers the virtual address of the buffer in ring slot `slot` of `queue`, made visible
+    /// to the CPU, or null for a slot without one. Its `buffer_length` bytes may be read, never
+    /// written, until the slot is indicated or the op returns. For devices that put metadata
+    /// before the frame, or hand a sender its own frames. Legal inside `check_rx_ring`.
+    pub peek_rx_buffer:
+        unsafe extern "sysv64" fn(context: *mut c_void, queue: u32, slot: u32) -> *const u8,
 }
