@@ -1,0 +1,5 @@
+//! A minimal KVM virtual machine monitor whose guests have devices with a replaceable data path.
+
+pub mod interrupts;
+pub mod pci;
+pub mod vm;
