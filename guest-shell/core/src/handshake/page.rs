@@ -1,0 +1,82 @@
+//! The shell page: one page of guest RAM that the hypervisor reads, with one word that it writes.
+#![allow(unsafe_code)] // The page is DMA memory, reached through raw pointers.
+
+use crate::os::{DmaMemory, LandingRange, Os};
+use core::ptr::{addr_of, addr_of_mut};
+use core::sync::atomic::{AtomicU32, Ordering};
+use npa_abi::PAGE_SIZE;
+use npa_abi::shell_page::{
+    LANDING_PAGES_MAX, QUEUES_MAX, QueueDescriptor, SHELL_PAGE_MAGIC, ShellPage,
+};
+
+/// The shell page. Only the control side writes it; both sides read the revoked word.
+#[derive(Debug)]
+pub struct SharedPage {
+    memory: DmaMemory,
+}
+
+// SAFETY: the page is plain memory that belongs to this value; the one word that is read from
+// several contexts is atomic, everything else is written by `&mut self` methods only.
+unsafe impl Send for SharedPage {}
+// SAFETY: as above.
+unsafe impl Sync for SharedPage {}
+
+impl SharedPage {
+    /// Allocates the page and fills in the landing part. `None` without memory or with a landing
+    /// that is too long.
+    pub fn new(os: &impl Os, landing: &LandingRange<'_>) -> Option<Self> {
+        if landing.pages.len() > LANDING_PAGES_MAX
+            || landing.pages.len().checked_mul(PAGE_SIZE)? != landing.length
+        {
+            return None;
+        }
+        let memory = os.dma_alloc(PAGE_SIZE)?;
+        let page = memory.base.as_ptr().cast::<ShellPage>();
+        // SAFETY: the memory is one zeroed page, page-aligned, and nobody else knows it yet; the
+        // fields are written through raw pointers, so no reference covers the host's word.
+        unsafe {
+            addr_of_mut!((*page).magic).write(SHELL_PAGE_MAGIC);
+            addr_of_mut!((*page).size).write(PAGE_SIZE as u32);
+            addr_of_mut!((*page).landing_base).write(landing.base.as_ptr() as u64);
+            addr_of_mut!((*page).landing_length).write(landing.length as u32);
+            let mut pages = [0; LANDING_PAGES_MAX];
+            for (to, from) in pages.iter_mut().zip(landing.pages) {
+                *to = *from;
+            }
+            addr_of_mut!((*page).landing_pages).write(pages);
+        }
+        Some(Self { memory })
+    }
+
+    /// Guest physical address.
+    pub const fn device_address(&self) -> u64 {
+        self.memory.device_address
+    }
+
+    /// Fills in the queue part; queues beyond [`QUEUES_MAX`] are left out.
+    pub fn set_queues(&mut self, queues: &[QueueDescriptor]) {
+        let page = self.memory.base.as_ptr().cast::<ShellPage>();
+        let mut all = [QueueDescriptor::default(); QUEUES_MAX];
+        for (to, from) in all.iter_mut().zip(queues) {
+            *to = *from;
+        }
+        // SAFETY: the page lives as long as `self`; see `new`.
+        unsafe {
+            addr_of_mut!((*page).queues).write(all);
+            addr_of_mut!((*page).queue_count).write(queues.len().min(QUEUES_MAX) as u32);
+        }
+    }
+
+    /// The word in which the host tells of a forced revoke.
+    pub fn revoked(&self) -> u32 {
+        let page = self.memory.base.as_ptr().cast::<ShellPage>();
+        // SAFETY: the page lives as long as `self`; the word is only ever accessed atomically.
+        let word: &AtomicU32 = unsafe { &*addr_of!((*page).revoked) };
+        word.load(Ordering::Acquire)
+    }
+
+    /// Frees the page; the host must not use it any more (unregistered or reset).
+    pub fn free(self, os: &impl Os) {
+        os.dma_free(self.memory);
+    }
+}
