@@ -1,0 +1,104 @@
+//! Brings everything up to date, in order. What is current already costs only its check.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Kernel, Layout, Progress, Series, apt, initramfs, kernels, rust};
+use crate::{plugins, shell_module};
+
+/// What is built elsewhere and goes into images.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// The `stream` program, which goes into the guest's image.
+    pub stream: PathBuf,
+    /// The `npa-plugin` program, which builds plugin images.
+    pub plugin_tool: PathBuf,
+    /// Programs that run in the lab host: their libraries go into its image.
+    pub programs: Vec<PathBuf>,
+    /// Look for newer kernels and build everything again.
+    pub force: bool,
+}
+
+/// What the lab boots.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// The kernels, by series.
+    pub kernels: Vec<Kernel>,
+    /// The lab host's kernel.
+    pub host_kernel: PathBuf,
+    /// The lab host's initramfs.
+    pub host_initrd: PathBuf,
+    /// Guest kernels and images, plugin images: what `$LAB_IMAGES` holds in the lab host.
+    pub guest: PathBuf,
+}
+
+/// Installs tools and brings all images up to date.
+///
+/// # Errors
+/// The first step that fails; its message says what to do where the user can do something.
+pub fn prepare(layout: &Layout, inputs: &Inputs, progress: &Progress) -> Result<Images, Error> {
+    apt::install_tools(progress)?;
+    rust::install(progress)?;
+    for folder in [layout.kernels(), layout.host(), layout.plugins(), layout.scratch()] {
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    }
+    if inputs.force {
+        forget(layout)?;
+    }
+    let mut found = Vec::new();
+    for series in Series::ALL {
+        let kernel = kernels::obtain(layout, series, inputs.force, progress)?;
+        place(&kernel.vmlinuz(), &layout.vmlinuz(series))?;
+        found.push(kernel);
+    }
+    if let Err(error) = plugins::build(layout, &inputs.plugin_tool, progress) {
+        progress.note(&format!("MISSING plugin images: {error}"));
+    }
+    for kernel in &found {
+        let shell = None::<PathBuf>;
+        if !shell_module::exists(layout) {
+            progress.note("MISSING shell module: no source in guest-shell/linux/module");
+        }
+        initramfs::guest(layout, kernel, &inputs.stream, shell.as_deref(), progress)?;
+    }
+    let host_kernel = found
+        .iter()
+        .find(|kernel| kernel.series == Series::V6_12)
+        .ok_or(Error::NoKernel { series: Series::V6_12.name() })?;
+    initramfs::host(layout, host_kernel, &inputs.programs, progress)?;
+    Ok(Images {
+        host_kernel: host_kernel.vmlinuz(),
+        host_initrd: layout.host().join("initrd.img"),
+        guest: layout.images(),
+        kernels: found,
+    })
+}
+
+/// Drops every key, so that everything is built again.
+fn forget(layout: &Layout) -> Result<(), Error> {
+    for folder in [layout.images(), layout.plugins(), layout.host(), layout.cache().join("shell")] {
+        if !folder.exists() {
+            continue;
+        }
+        for entry in fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
+            let path = entry.map_err(Error::io("list", &folder))?.path();
+            if path.extension().is_some_and(|extension| extension == "key") {
+                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts a copy of `from` at `to` unless there is one of the same size and content.
+fn place(from: &Path, to: &Path) -> Result<(), Error> {
+    let wanted = fs::read(from).map_err(Error::io("read", from))?;
+    if fs::read(to).is_ok_and(|present| present == wanted) {
+        return Ok(());
+    }
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(".part");
+    let partial = PathBuf::from(partial);
+    fs::write(&partial, wanted).map_err(Error::io("write", &partial))?;
+    fs::rename(&partial, to).map_err(Error::io("create", to))
+}

@@ -1,0 +1,287 @@
+//! A guest under our `vmm` in the lab host: launched, driven over its serial console, controlled
+//! over its API socket.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where sockets and logs of a scenario's guests live.
+const RUN: &str = "/run/npa";
+
+/// What a guest is launched with.
+#[derive(Clone, Debug)]
+pub(crate) struct GuestOptions {
+    /// Names the sockets and the log; unique among running guests.
+    pub name: String,
+    /// Kernel series, `6.1` or `6.12`.
+    pub kernel: String,
+    /// Host number: the last byte of its address, tap and MAC (10.77.0.`10 + n`, `tap<n>`).
+    pub number: u8,
+    /// Load the shell module; else the stock driver.
+    pub shell: bool,
+    /// Directory of the plugin blobs.
+    pub plugins: PathBuf,
+    /// pf-control's socket.
+    pub pf_control: PathBuf,
+    /// vCPUs.
+    pub cpus: u8,
+    /// Raw disk images to attach.
+    pub disks: Vec<PathBuf>,
+    /// More kernel command line.
+    pub cmdline: String,
+}
+
+impl GuestOptions {
+    /// Guest number 0 with the shell, one vCPU and the blobs of this tree.
+    pub(crate) fn new(kernel: &str) -> Self {
+        Self {
+            name: format!("guest-{kernel}"),
+            kernel: kernel.to_owned(),
+            number: 0,
+            shell: true,
+            plugins: images().join("plugins"),
+            pf_control: PathBuf::from(RUN).join("pf-control.sock"),
+            cpus: 1,
+            disks: Vec::new(),
+            cmdline: String::new(),
+        }
+    }
+
+    /// The same guest under another name.
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
+    /// The guest's address.
+    pub(crate) fn address(&self) -> String {
+        format!("10.77.0.{}", 10 + u32::from(self.number))
+    }
+
+    /// The guest's MAC address.
+    pub(crate) fn mac(&self) -> String {
+        format!("52:54:00:4e:50:{:02x}", 0x10 + self.number)
+    }
+
+    /// The `vmm` command that launches it.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("vmm");
+        command.arg("run");
+        let images = images();
+        command.arg("--kernel").arg(images.join(format!("vmlinuz-{}", self.kernel)));
+        command.arg("--initrd").arg(images.join(format!("initrd-{}.img", self.kernel)));
+        command.arg("--cmdline").arg(format!(
+            "console=ttyS0 quiet panic=-1 mitigations=off npa.ip={}/24 npa.shell={} {}",
+            self.address(),
+            u8::from(self.shell),
+            self.cmdline
+        ));
+        command.args(["--cpus", &self.cpus.to_string(), "--memory", "512M"]);
+        command.arg("--net").arg(format!(
+            "id=net0,tap=tap{},mac={},accel=auto",
+            self.number,
+            self.mac()
+        ));
+        for disk in &self.disks {
+            command.arg("--disk").arg(format!("path={}", disk.display()));
+        }
+        command.arg("--serial").arg(format!("socket:{}", self.socket("serial").display()));
+        command.arg("--api-socket").arg(self.socket("api"));
+        command.arg("--plugins").arg(&self.plugins);
+        command.arg("--allow-unsigned-plugins");
+        command.arg("--pf-control").arg(&self.pf_control);
+        command
+    }
+
+    fn socket(&self, kind: &str) -> PathBuf {
+        Path::new(RUN).join(format!("{}.{kind}", self.name))
+    }
+}
+
+/// The lab's images directory, `$LAB_IMAGES`.
+pub(crate) fn images() -> PathBuf {
+    PathBuf::from(std::env::var_os("LAB_IMAGES").unwrap_or_else(|| "/images".into()))
+}
+
+/// A running guest. Dropping it kills its `vmm`.
+pub(crate) struct Guest {
+    /// How it was launched.
+    pub options: GuestOptions,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Guest {
+    /// Launches the guest and waits until its console answers.
+    pub(crate) fn launch(options: GuestOptions) -> Result<Self> {
+        let guest = Self::launch_only(options)?;
+        guest
+            .exec_within("true", Duration::from_secs(90))
+            .with_context(|| format!("guest did not come up; vmm says:\n{}", guest.log_tail()))?;
+        Ok(guest)
+    }
+
+    /// Launches the guest without waiting for it.
+    pub(crate) fn launch_only(options: GuestOptions) -> Result<Self> {
+        std::fs::create_dir_all(RUN)?;
+        let log = options.socket("log");
+        let file = std::fs::File::create(&log)?;
+        let child = options
+            .command()
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .context("cannot start vmm")?;
+        Ok(Self { options, child, log })
+    }
+
+    /// Runs a shell command in the guest and returns its output.
+    pub(crate) fn exec(&self, script: &str) -> Result<String> {
+        self.exec_within(script, Duration::from_secs(60))
+    }
+
+    /// [`Guest::exec`] with another time limit.
+    pub(crate) fn exec_within(&self, script: &str, limit: Duration) -> Result<String> {
+        let output = self.try_exec(script, limit)?;
+        ensure!(
+            output.status.success(),
+            "in the guest, `{script}` failed with {}: {}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a shell command in the guest, whatever its exit status.
+    pub(crate) fn try_exec(&self, script: &str, limit: Duration) -> Result<Output> {
+        Command::new("lab")
+            .arg("guest-exec")
+            .arg("--timeout")
+            .arg(limit.as_secs().max(1).to_string())
+            .arg(self.options.socket("serial"))
+            .args(["--", "sh", "-c", script])
+            .output()
+            .context("cannot run lab guest-exec")
+    }
+
+    /// Runs `vmm ctl` and returns its output, whatever its status.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> Result<Output> {
+        Command::new("vmm")
+            .arg("ctl")
+            .arg("--api-socket")
+            .arg(self.options.socket("api"))
+            .args(arguments)
+            .output()
+            .context("cannot run vmm ctl")
+    }
+
+    /// Runs `vmm ctl` and fails unless it succeeds.
+    pub(crate) fn ctl_ok(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.ctl(arguments)?;
+        if !output.status.success() {
+            bail!(
+                "vmm ctl {} failed: {}\nvmm log:\n{}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim(),
+                self.log_tail()
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs `vmm ctl`, which must fail, and returns its error text.
+    pub(crate) fn ctl_refused(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.ctl(arguments)?;
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        ensure!(!output.status.success(), "vmm ctl {} succeeded", arguments.join(" "));
+        ensure!(!text.is_empty(), "vmm ctl {} failed without a word", arguments.join(" "));
+        Ok(text)
+    }
+
+    /// `vmm ctl status --json`.
+    pub(crate) fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ctl_ok(&["status", "--json"])?)?)
+    }
+
+    /// The status of the NIC.
+    pub(crate) fn net_status(&self) -> Result<Value> {
+        let status = self.status()?;
+        status["devices"]
+            .as_array()
+            .and_then(|devices| devices.iter().find(|device| device["id"] == "net0"))
+            .cloned()
+            .with_context(|| format!("no device net0 in {status}"))
+    }
+
+    /// Puts the NIC on a VF.
+    pub(crate) fn attach(&self) -> Result<()> {
+        self.ctl_ok(&["attach", "net0"]).map(drop)?;
+        self.expect_mode("vf")
+    }
+
+    /// Takes the VF away again.
+    pub(crate) fn detach(&self) -> Result<()> {
+        self.ctl_ok(&["detach", "net0"]).map(drop)?;
+        self.expect_mode("emulated")
+    }
+
+    /// Fails unless the NIC is in `mode`, `vf` or `emulated`.
+    pub(crate) fn expect_mode(&self, mode: &str) -> Result<()> {
+        let status = self.net_status()?;
+        ensure!(status["mode"] == mode, "NIC should be in mode {mode}: {status}");
+        Ok(())
+    }
+
+    /// Fails unless the outside world answers the guest's pings.
+    pub(crate) fn expect_traffic(&self) -> Result<()> {
+        self.exec("ping -q -c 3 -i 0.2 -W 2 10.77.0.1 >/dev/null")
+            .map(drop)
+            .context("no traffic between guest and outside")
+    }
+
+    /// Waits for `vmm` to end and returns whether it did so with success.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.success());
+            }
+            ensure!(Instant::now() < deadline, "vmm still runs after {limit:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Fails if `vmm` has ended.
+    pub(crate) fn expect_alive(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("vmm ended with {status}; its log:\n{}", self.log_tail());
+        }
+        Ok(())
+    }
+
+    /// Kills `vmm` with SIGKILL.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// The last lines that `vmm` printed.
+    pub(crate) fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Already ended is fine.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

@@ -1,0 +1,137 @@
+//! The main job: a guest's NIC goes to a VF and back, again and again, while two-way traffic
+//! flows. Nothing may be lost, doubled or reordered.
+
+use super::guest::{Guest, GuestOptions};
+use super::measure::{self, PathFigures};
+use super::traffic::{Traffic, TrafficReport};
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long the NIC stays on each path.
+const DWELL: Duration = Duration::from_millis(900);
+
+/// A switch that the operator asked for.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Switch {
+    /// `attach` or `detach`.
+    pub kind: &'static str,
+    /// Unix time in seconds at which the operator asked.
+    pub began_at: f64,
+    /// Unix time at which the answer came.
+    pub ended_at: f64,
+}
+
+/// Duration of one step over all cycles.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct StepFigures {
+    pub median_ms: f64,
+    pub worst_ms: f64,
+    pub samples: usize,
+}
+
+/// What one guest kernel showed.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct MainJobReport {
+    pub kernel: String,
+    pub cycles: u32,
+    pub sent: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub reordered: u64,
+    pub longest_gap_ms: f64,
+    pub tcp_intact: bool,
+    pub tcp_bytes: u64,
+    /// By step name, attach and detach steps alike, operator's wait included.
+    pub steps: BTreeMap<String, StepFigures>,
+    pub emulated: PathFigures,
+    pub vf: PathFigures,
+    pub switches: Vec<Switch>,
+    pub traffic: TrafficReport,
+}
+
+/// Runs `cycles` attach-detach cycles under traffic, then measures both paths flat out.
+pub(crate) fn run(kernel: &str, cycles: u32) -> Result<MainJobReport> {
+    let mut guest = Guest::launch(GuestOptions::new(kernel))?;
+    guest.expect_traffic()?;
+    eprintln!("guest {kernel} is up on the emulated path");
+
+    let traffic = Traffic::start(&guest)?;
+    let mut switches = Vec::new();
+    let mut steps = BTreeMap::<String, Vec<f64>>::new();
+    for cycle in 1..=cycles {
+        std::thread::sleep(DWELL);
+        switches.push(switch(&guest, "attach", &mut steps)?);
+        std::thread::sleep(DWELL);
+        switches.push(switch(&guest, "detach", &mut steps)?);
+        eprintln!("guest {kernel}: cycle {cycle} of {cycles}");
+    }
+    std::thread::sleep(DWELL);
+    let traffic = traffic.stop()?;
+    guest.expect_alive()?;
+
+    eprintln!("guest {kernel}: measuring the emulated path flat out");
+    let emulated = measure::path(&guest).context("measuring the emulated path")?;
+    guest.attach()?;
+    eprintln!("guest {kernel}: measuring the VF flat out");
+    let vf = measure::path(&guest).context("measuring the VF path")?;
+    guest.detach()?;
+    guest.expect_traffic()?;
+    guest.ctl_ok(&["shutdown"])?;
+    guest.wait(Duration::from_secs(30)).context("the guest should shut down")?;
+
+    Ok(MainJobReport {
+        kernel: kernel.to_owned(),
+        cycles,
+        sent: traffic.sent(),
+        lost: traffic.lost(),
+        duplicated: traffic.duplicated(),
+        reordered: traffic.reordered(),
+        longest_gap_ms: traffic.longest_gap_ms(),
+        tcp_intact: traffic.tcp_intact(),
+        tcp_bytes: traffic.guest_tcp.received_bytes + traffic.outside_tcp.received_bytes,
+        steps: steps.into_iter().map(|(name, samples)| (name, figures(samples))).collect(),
+        emulated,
+        vf,
+        switches,
+        traffic,
+    })
+}
+
+/// Switches and notes when, and how long each step took by the VMM's own record.
+fn switch(
+    guest: &Guest,
+    kind: &'static str,
+    steps: &mut BTreeMap<String, Vec<f64>>,
+) -> Result<Switch> {
+    let began_at = now();
+    match kind {
+        "attach" => guest.attach()?,
+        _ => guest.detach()?,
+    }
+    let ended_at = now();
+    steps.entry(format!("{kind}: whole, as the operator waits")).or_default().push((ended_at - began_at) * 1e3);
+    let status = guest.net_status()?;
+    let last = status["last_switch"]["steps"].as_array().cloned().unwrap_or_default();
+    anyhow::ensure!(!last.is_empty(), "the VMM recorded no step of the {kind}: {status}");
+    for step in last {
+        if let (Some(name), Some(ms)) = (step["name"].as_str(), step["ms"].as_f64()) {
+            steps.entry(format!("{kind}: {name}")).or_default().push(ms);
+        }
+    }
+    Ok(Switch { kind, began_at, ended_at })
+}
+
+fn figures(mut samples: Vec<f64>) -> StepFigures {
+    samples.sort_by(f64::total_cmp);
+    StepFigures {
+        median_ms: samples.get(samples.len() / 2).copied().unwrap_or(0.0),
+        worst_ms: samples.last().copied().unwrap_or(0.0),
+        samples: samples.len(),
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

@@ -1,0 +1,84 @@
+//! What pf-control says of its VFs, and the daemon itself.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// pf-control's socket in the lab host.
+pub(crate) const SOCKET: &str = "/run/npa/pf-control.sock";
+
+/// The VFs in the pool, as `pf-control list --json` prints them.
+pub(crate) fn vfs() -> Result<Vec<Value>> {
+    let output = Command::new("pf-control")
+        .args(["list", "--json", "--socket", SOCKET])
+        .output()
+        .context("cannot run pf-control list")?;
+    ensure!(
+        output.status.success(),
+        "pf-control list failed: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    let value: Value = serde_json::from_slice(&output.stdout)?;
+    let entries = value.as_array().or_else(|| value["vfs"].as_array()).cloned();
+    entries.with_context(|| format!("pf-control list printed no VFs: {value}"))
+}
+
+/// Addresses of the VFs that somebody holds.
+pub(crate) fn held() -> Result<Vec<String>> {
+    Ok(vfs()?
+        .iter()
+        .filter(|vf| vf["state"] != "free")
+        .filter_map(|vf| vf["vf"].as_str().map(str::to_owned))
+        .collect())
+}
+
+/// Waits until every VF is free again.
+pub(crate) fn expect_all_free() -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let held = held()?;
+        if held.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "VFs still held: {held:?}: {:?}", vfs()?);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The daemon's process id.
+fn daemon() -> Result<rustix::process::Pid> {
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        let mut words = command.split(|byte| *byte == 0);
+        let program = words.next().unwrap_or_default();
+        if program.ends_with(b"pf-control") && words.next() == Some(b"serve") {
+            let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+            if let Some(pid) = number.and_then(rustix::process::Pid::from_raw) {
+                return Ok(pid);
+            }
+        }
+    }
+    anyhow::bail!("no pf-control daemon runs")
+}
+
+/// Kills the daemon with SIGKILL and waits until it is gone.
+pub(crate) fn kill_daemon() -> Result<()> {
+    let pid = daemon()?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while daemon().is_ok_and(|now| now == pid) {
+        ensure!(Instant::now() < deadline, "pf-control does not die");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Starts the daemon again, as `lab up` does.
+pub(crate) fn restart_daemon() -> Result<()> {
+    let status = Command::new("lab").arg("up").status().context("cannot run lab up")?;
+    ensure!(status.success() && Path::new(SOCKET).exists(), "pf-control did not start again");
+    Ok(())
+}
