@@ -6,6 +6,18 @@
 //! table of operations that all of them share. Nothing here ever touches the VF's data path.
 
 pub mod client;
+#[cfg(feature = "daemon")]
+pub mod inventory;
 pub mod lease;
+#[cfg(feature = "daemon")]
+pub mod netlink;
 pub mod ops;
+#[cfg(feature = "daemon")]
+pub mod pool;
+#[cfg(feature = "daemon")]
+pub mod server;
+#[cfg(feature = "daemon")]
+pub mod switch;
+#[cfg(feature = "daemon")]
+pub mod vendor;
 pub mod vf_control;

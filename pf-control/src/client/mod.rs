@@ -96,7 +96,7 @@ impl Client {
     /// do; otherwise the daemon's absence.
     pub fn acquire(&self, request: AcquireRequest) -> Result<Acquired, ClientError> {
         match self.call(&Request::Acquire(request))? {
-            Reply::Acquired(acquired) => Ok(acquired),
+            Reply::Acquired(acquired) => Ok(*acquired),
             other => Err(unexpected(Op::Acquire, &other)),
         }
     }
@@ -146,7 +146,7 @@ impl Client {
     /// [`ClientError`].
     pub fn get_info(&self, lease: LeaseId) -> Result<LeaseInfo, ClientError> {
         match self.call(&Request::GetInfo { lease })? {
-            Reply::Info(info) => Ok(info),
+            Reply::Info(info) => Ok(*info),
             other => Err(unexpected(Op::GetInfo, &other)),
         }
     }

@@ -25,9 +25,9 @@ pub mod limits {
     /// Most multicast addresses that one VF may filter by address.
     pub const MULTICAST_FILTERS: usize = 32;
     /// Most register regions that one VF may describe.
-    pub const REGIONS: usize = 6;
-    /// 32-bit words of vendor data handed to the plugin unseen.
-    pub const DEVICE_INFO_WORDS: usize = 32;
+    pub const REGIONS: usize = npa_abi::image::REGIONS_MAX;
+    /// 32-bit words that the plugin is told of its VF.
+    pub const DEVICE_INFO_WORDS: usize = npa_abi::register::DEVICE_INFO_WORDS;
     /// Most queues of one direction that one VF may use.
     pub const QUEUES: usize = 8;
 }

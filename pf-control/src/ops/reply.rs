@@ -72,7 +72,8 @@ pub struct Acquired {
     pub plugin: String,
     /// Identification.
     pub pci_ids: PciIds,
-    /// Words handed to the plugin unseen; their meaning is the plugin's.
+    /// What the plugin is told of its VF. Words 0 to 7 belong to the device class and are zero
+    /// here: the VMM fills them. The others are the vendor's and pass unseen.
     pub device_info: [u32; limits::DEVICE_INFO_WORDS],
     /// Largest MTU in bytes that the VF may use: the uplink's.
     pub mtu: u16,
@@ -165,9 +166,9 @@ pub enum Reply {
     /// To `is-supported`.
     Supported(Supported),
     /// To `acquire`.
-    Acquired(Acquired),
+    Acquired(Box<Acquired>),
     /// To `get-info`.
-    Info(LeaseInfo),
+    Info(Box<LeaseInfo>),
     /// To `queue-stats`.
     QueueStats(QueueStats),
     /// To `queue-status`.

@@ -1,0 +1,170 @@
+//! Choosing a VF for a request, and taking VFs back from processes that have ended.
+
+use super::slot::{Advance, Lease, Owner, Slot, vendor_error};
+use super::{ACQUIRE_DEADLINE, Pool};
+use crate::inventory::process;
+use crate::lease::{LeaseEvent, LeaseState};
+use crate::ops::{AcquireRequest, Acquired, OpError, limits};
+use std::sync::{Arc, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Pause between two looks for a VF.
+const LOOK: Duration = Duration::from_millis(10);
+
+impl Pool {
+    /// Takes a free VF that can do what is asked, for the process `pid`.
+    ///
+    /// # Errors
+    /// [`OpError::Invalid`], [`OpError::Unsuitable`] when none will ever do,
+    /// [`OpError::NoVfFree`] when none is free, or the kernel's refusal; then the VF is back in
+    /// the pool.
+    pub fn acquire(&self, request: &AcquireRequest, pid: u32) -> Result<Acquired, OpError> {
+        check(request)?;
+        let owner = self.owner(pid)?;
+        let suitable = self.suitable(request)?;
+        let (slot, guard) = self.wait_for_free(&suitable)?;
+        *slot.lease() = Lease {
+            owner: Some(owner),
+            vm: Some(request.vm.clone()),
+            device: Some(request.device.clone()),
+            ..Lease::default()
+        };
+        let acquired = match slot.advance(LeaseEvent::Acquire, &self.host) {
+            Ok(()) => describe(slot),
+            Err(Advance::Failed(error)) => Err(error),
+            Err(Advance::Refused(refused)) => {
+                Err(OpError::WrongState { op: crate::ops::Op::Acquire, state: refused.state })
+            }
+        };
+        if acquired.is_err() {
+            // The caller has no handle to release.
+            self.free(slot, &guard);
+        }
+        self.write_journal();
+        acquired
+    }
+
+    /// The process `pid` as an owner.
+    pub(super) fn owner(&self, pid: u32) -> Result<Owner, OpError> {
+        let gone = || OpError::Invalid {
+            reason: format!("process {pid} has ended, or is in a PID namespace not visible here"),
+        };
+        let ended = Arc::new(process::watch(pid).ok_or_else(gone)?);
+        let start_time = self.host.processes.start_time(pid).ok_or_else(gone)?;
+        Ok(Owner { pid, start_time, ended })
+    }
+
+    /// Takes back the VFs of processes that have ended, and tries again to clean those that
+    /// could not be cleaned. Returns at once for a VF with an operation going on.
+    pub fn reap(&self) {
+        let mut changed = false;
+        for slot in &self.slots {
+            if abandoned(slot)
+                && let Some(guard) = slot.try_begin()
+                && abandoned(slot)
+            {
+                self.free(slot, &guard);
+                changed = true;
+            }
+        }
+        if changed {
+            self.write_journal();
+        }
+    }
+
+    /// Releases a VF whose owner has ended or never was. The guard shows that no operation is
+    /// going on.
+    fn free(&self, slot: &Slot, _guard: &MutexGuard<'_, ()>) {
+        if let Err(Advance::Failed(error)) = slot.advance(LeaseEvent::OwnerDied, &self.host) {
+            tracing::error!(vf = %slot.vf.address, %error, "the VF stays out of the pool for now");
+            slot.lease().owner = None;
+        }
+    }
+
+    fn suitable(&self, request: &AcquireRequest) -> Result<Vec<&Arc<Slot>>, OpError> {
+        let mut reason = format!("no {:?} VF is served", request.class).to_lowercase();
+        let mut suitable = Vec::new();
+        for slot in &self.slots {
+            let description = slot.module.describe();
+            if description.class != request.class {
+                continue;
+            }
+            let mtu = match slot.module.uplink() {
+                Ok(uplink) => uplink.mtu,
+                Err(error) => {
+                    reason = error.to_string();
+                    continue;
+                }
+            };
+            if description.queues < request.queues {
+                reason = format!("a VF has {} queue pairs", description.queues);
+            } else if mtu < request.mtu {
+                reason = format!("the uplink's MTU is {mtu}, and {} is asked for", request.mtu);
+            } else {
+                suitable.push(slot);
+            }
+        }
+        if suitable.is_empty() { Err(OpError::Unsuitable { reason }) } else { Ok(suitable) }
+    }
+
+    /// A VM may be started the moment after another was killed: what is just being released is
+    /// waited for.
+    fn wait_for_free<'a>(
+        &self,
+        suitable: &[&'a Arc<Slot>],
+    ) -> Result<(&'a Arc<Slot>, MutexGuard<'a, ()>), OpError> {
+        let deadline = Instant::now() + ACQUIRE_DEADLINE;
+        loop {
+            self.reap();
+            let mut in_transit = false;
+            for slot in suitable {
+                match slot.try_begin() {
+                    Some(guard) if slot.lease().state == LeaseState::Free => {
+                        return Ok((*slot, guard));
+                    }
+                    Some(_) => in_transit |= abandoned(slot),
+                    None => in_transit = true,
+                }
+            }
+            if !in_transit || Instant::now() >= deadline {
+                let total = suitable.len() as u32;
+                return Err(OpError::NoVfFree { total, held: total });
+            }
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Not free, and nobody's any more.
+fn abandoned(slot: &Slot) -> bool {
+    let lease = slot.lease();
+    lease.state != LeaseState::Free
+        && lease.owner.as_ref().is_none_or(|owner| process::has_ended(&owner.ended))
+}
+
+fn check(request: &AcquireRequest) -> Result<(), OpError> {
+    if request.queues == 0 || usize::from(request.queues) > limits::QUEUES {
+        let most = limits::QUEUES;
+        return Err(OpError::Invalid { reason: format!("queues must be 1 to {most}") });
+    }
+    Ok(())
+}
+
+/// What the VMM is told of a VF.
+pub(super) fn describe(slot: &Slot) -> Result<Acquired, OpError> {
+    let error = |error| vendor_error("describing the VF", error);
+    let description = slot.module.describe();
+    Ok(Acquired {
+        lease: slot.id(),
+        vf: slot.vf.address,
+        iommu_group: slot.vf.iommu_group,
+        placeholder_mac: slot.placeholder().map_err(error)?,
+        regions: description.regions,
+        vectors: description.vectors,
+        plugin: description.plugin.to_owned(),
+        pci_ids: slot.vf.ids,
+        device_info: description.device_info,
+        mtu: slot.module.uplink().map_err(error)?.mtu,
+    })
+}

@@ -1,0 +1,186 @@
+//! A fake PF, switch and VFIO for the pool's tests. They write down what was asked of them, in
+//! order, and refuse on command.
+
+use super::{Host, Journal, Pool};
+use crate::inventory::{InventoryError, Occupancy, Pf, ProcessTable, Vf};
+use crate::netlink::NetlinkError;
+use crate::ops::{DeviceClass, MacAddr, Op, PciIds, Rings, Vectors};
+use crate::switch::{Switch, SwitchError};
+use crate::vendor::{PfModule, Uplink, VendorError, VfDescription};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+pub(super) const PF_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 1, 2, 3]);
+pub(super) const VM_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
+pub(super) const UPLINK: u32 = 2;
+
+#[derive(Default)]
+pub(super) struct World {
+    /// What was asked, in order.
+    pub(super) log: Vec<String>,
+    /// VF addresses.
+    pub(super) macs: HashMap<u32, MacAddr>,
+    /// Forwarding entries: where, and whether fixed.
+    pub(super) fdb: HashMap<MacAddr, (String, bool)>,
+    /// Open groups and who has them open.
+    pub(super) open: HashMap<u32, u32>,
+    /// Steps that fail, by their first word in the log.
+    pub(super) broken: HashSet<&'static str>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct FakeHost(Arc<Mutex<World>>);
+
+impl FakeHost {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    /// A pool of `vfs` VFs on this host; IOMMU groups count from 20.
+    pub(super) fn pool(&self, vfs: u32, journal: &std::path::Path) -> Pool {
+        let module: Arc<dyn PfModule> = Arc::new(FakePfModule { host: self.clone(), pf: pf() });
+        let vf = |index: u32| Vf {
+            address: format!("0000:01:10.{}", 2 * index).parse().unwrap(),
+            index,
+            iommu_group: 20 + index,
+            ids: PciIds { vendor: 0x8086, device: 0x10ca, subsystem_vendor: 0, subsystem: 0 },
+        };
+        let host = Host {
+            switch: Box::new(self.clone()),
+            occupancy: Box::new(self.clone()),
+            processes: ProcessTable::default(),
+        };
+        let vfs = (0..vfs).map(|index| (vf(index), Arc::clone(&module))).collect();
+        Pool::new(host, vfs, Journal::at(journal))
+    }
+
+    fn ask(&self, step: &'static str, rest: String) -> io::Result<()> {
+        let mut world = self.world();
+        world.log.push(format!("{step} {rest}"));
+        if world.broken.contains(step) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    }
+
+    /// The log since the last call.
+    pub(super) fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.world().log)
+    }
+}
+
+fn pf() -> Pf {
+    Pf {
+        address: "0000:01:00.0".parse().unwrap(),
+        interface: "eth0".into(),
+        driver: "igb".into(),
+        ids: PciIds { vendor: 0x8086, device: 0x10c9, subsystem_vendor: 0, subsystem: 0 },
+        total_vfs: 7,
+    }
+}
+
+fn netlink(source: io::Error) -> NetlinkError {
+    NetlinkError { request: "fake".into(), source }
+}
+
+struct FakePfModule {
+    host: FakeHost,
+    pf: Pf,
+}
+
+impl PfModule for FakePfModule {
+    fn pf(&self) -> &Pf {
+        &self.pf
+    }
+
+    fn describe(&self) -> VfDescription {
+        VfDescription {
+            class: DeviceClass::Net,
+            plugin: "fake",
+            queues: 2,
+            regions: Vec::new(),
+            vectors: Vectors { total: 3, plugin: vec![0, 1], control: Some(2) },
+            device_info: [0; 32],
+        }
+    }
+
+    fn extra_ops(&self) -> &'static [Op] {
+        &[Op::SetMac]
+    }
+
+    fn uplink(&self) -> Result<Uplink, VendorError> {
+        Ok(Uplink { index: UPLINK, mac: PF_MAC, mtu: 1500, link_up: true })
+    }
+
+    fn vf_mac(&self, vf: u32) -> Result<MacAddr, VendorError> {
+        Ok(self.host.world().macs.get(&vf).copied().unwrap_or(MacAddr([0; 6])))
+    }
+
+    fn set_vf_mac(&self, vf: u32, mac: MacAddr) -> Result<(), VendorError> {
+        self.host.ask("mac", format!("{vf} {mac}")).map_err(netlink)?;
+        self.host.world().macs.insert(vf, mac);
+        Ok(())
+    }
+
+    fn restore_defaults(&self, vf: u32) -> Result<(), VendorError> {
+        Ok(self.host.ask("defaults", vf.to_string()).map_err(netlink)?)
+    }
+
+    fn prepare_queues(&self, vf: u32, _rings: &Rings) -> Result<(), VendorError> {
+        Ok(self.host.ask("queues", vf.to_string()).map_err(netlink)?)
+    }
+
+    fn reset(&self, vf: &Vf) -> Result<(), VendorError> {
+        Ok(self.host.ask("reset", vf.index.to_string()).map_err(netlink)?)
+    }
+
+    fn set_default_vlan(&self, _: u32, _: u16, _: u8) -> Result<(), VendorError> {
+        Err(VendorError::NotSupported(Op::SetDefaultVlan))
+    }
+
+    fn set_anti_spoof(&self, _: u32, _: bool) -> Result<(), VendorError> {
+        Err(VendorError::NotSupported(Op::SetAntiSpoof))
+    }
+}
+
+impl Switch for FakeHost {
+    fn check_port(&self, port: &str) -> Result<(), SwitchError> {
+        if port.starts_with("tap") {
+            return Ok(());
+        }
+        Err(SwitchError::NotAPort { port: port.into(), bridge: "br0".into() })
+    }
+
+    fn forward_to_uplink(&self, mac: MacAddr, _uplink: u32) -> Result<(), SwitchError> {
+        self.ask("uplink", mac.to_string()).map_err(netlink)?;
+        self.world().fdb.insert(mac, ("uplink".into(), true));
+        Ok(())
+    }
+
+    fn forward_to_port(&self, mac: MacAddr, port: Option<&str>) -> Result<(), SwitchError> {
+        let name = port.unwrap_or("all");
+        self.ask("port", format!("{mac} {name}")).map_err(netlink)?;
+        let mut world = self.world();
+        match port {
+            Some(port) => world.fdb.insert(mac, (port.into(), true)),
+            None => world.fdb.remove(&mac),
+        };
+        Ok(())
+    }
+
+    fn forget(&self, mac: MacAddr, _uplink: u32) -> Result<(), SwitchError> {
+        self.ask("forget", mac.to_string()).map_err(netlink)?;
+        if let Some(entry) = self.world().fdb.get_mut(&mac) {
+            entry.1 = false;
+        }
+        Ok(())
+    }
+}
+
+impl Occupancy for FakeHost {
+    fn is_open(&self, group: u32) -> Result<bool, InventoryError> {
+        Ok(self.world().open.contains_key(&group))
+    }
+
+    fn holder(&self, group: u32) -> Option<u32> {
+        self.world().open.get(&group).copied()
+    }
+}

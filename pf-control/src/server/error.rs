@@ -1,0 +1,50 @@
+//! Why the daemon does not serve.
+
+use crate::inventory::InventoryError;
+use crate::switch::SwitchError;
+use crate::vendor::{NoModule, VendorError};
+use std::io;
+use std::path::PathBuf;
+
+/// A reason not to serve; each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another daemon listens.
+    #[error(
+        "another pf-control serves at {}: stop it, or choose another socket (--socket)",
+        socket.display()
+    )]
+    SocketInUse {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The socket cannot be made.
+    #[error(
+        "cannot listen at {}: {source}; choose a directory that exists and is writable",
+        socket.display()
+    )]
+    Socket {
+        /// The socket.
+        socket: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A PF or VF is not usable as it is.
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    /// No module for a PF.
+    #[error(transparent)]
+    NoModule(#[from] NoModule),
+    /// A PF's driver refused.
+    #[error(transparent)]
+    Vendor(#[from] VendorError),
+    /// The switch is not usable as it is.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// No netlink.
+    #[error("cannot open a netlink socket: {0}")]
+    Netlink(#[source] io::Error),
+    /// The runtime failed.
+    #[error("the daemon's runtime failed: {0}")]
+    Runtime(#[source] io::Error),
+}

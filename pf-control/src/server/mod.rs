@@ -1,0 +1,105 @@
+//! The daemon: brings PFs, VFs and the switch together at start, then serves the op table over a
+//! Unix socket and watches the processes that hold VFs.
+//!
+//! It decides nothing about leases (see [`crate::pool`]) and holds no VF open itself, so it may
+//! end and start again under running VMs.
+
+mod error;
+mod http;
+mod socket;
+mod watch;
+
+pub use error::ServeError;
+
+use crate::inventory::{ProcessTable, Sysfs, VfioNodes};
+use crate::netlink::Netlink;
+use crate::pool::{Host, Journal, Pool};
+use crate::switch::Bridge;
+use crate::vendor::{VendorError, module_for};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What to serve.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen. A journal is kept beside it.
+    pub socket: PathBuf,
+    /// Network interfaces of the PFs.
+    pub pfs: Vec<String>,
+    /// VFs of each PF.
+    pub vfs: u32,
+    /// The bridge that PFs and taps are ports of.
+    pub bridge: String,
+}
+
+/// Serves until SIGTERM or SIGINT. Leases outlive it: the next daemon adopts them.
+///
+/// # Errors
+/// [`ServeError`], which says what to do.
+pub fn serve(config: &Config) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ServeError::Runtime)?;
+    let outcome = runtime.block_on(run(config));
+    // Operations are bounded in time; one that is still going on must not delay the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(config: &Config) -> Result<(), ServeError> {
+    // First, so that two daemons never work on the same VFs through the same socket.
+    let listener = socket::listen(&config.socket)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Runtime)?;
+    let netlink = Netlink::open().map_err(ServeError::Netlink)?;
+    let pool = {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || open_pool(&config, &netlink))
+            .await
+            .map_err(|error| ServeError::Runtime(std::io::Error::other(error)))??
+    };
+    let pool = Arc::new(pool);
+    let doorbell = watch::start(Arc::clone(&pool)).map_err(ServeError::Runtime)?;
+    tracing::info!(socket = %config.socket.display(), vfs = pool.slots().len(), "serving");
+    let server = axum::serve(
+        listener,
+        http::routes(http::Daemon { pool, doorbell })
+            .into_make_service_with_connect_info::<http::Peer>(),
+    );
+    tokio::select! {
+        outcome = server => outcome.map_err(ServeError::Runtime)?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    socket::remove(&config.socket);
+    Ok(())
+}
+
+/// Finds and readies everything, and reconciles it with what a former daemon left. Blocks.
+fn open_pool(config: &Config, netlink: &Netlink) -> Result<Pool, ServeError> {
+    let sysfs = Sysfs::default();
+    let nodes = VfioNodes::default();
+    let switch = Bridge::open(&config.bridge, netlink.clone())?;
+    let mut vfs = Vec::new();
+    for interface in &config.pfs {
+        let pf = sysfs.pf(interface)?;
+        let module = module_for(pf.clone(), sysfs.clone(), netlink.clone())?;
+        let link = netlink.link(interface).map_err(VendorError::from)?;
+        if !link.up {
+            tracing::info!(%interface, "bringing the PF up: its VFs do nothing while it is down");
+            netlink.set_up(link.index).map_err(VendorError::from)?;
+        }
+        crate::switch::Switch::check_port(&switch, interface)?;
+        for vf in sysfs.provide_vfs(&pf, config.vfs, &nodes)? {
+            vfs.push((vf, Arc::clone(&module)));
+        }
+    }
+    let host = Host {
+        switch: Box::new(switch),
+        occupancy: Box::new(nodes),
+        processes: ProcessTable::default(),
+    };
+    Ok(Pool::new(host, vfs, Journal::at(config.socket.with_extension("journal"))))
+}

@@ -1,0 +1,180 @@
+//! Vendor modules: what a PF's driver is asked, and what a VF of that vendor looks like.
+//!
+//! A module knows one vendor's PF driver. It never decides who gets a VF, and never touches the
+//! VF's own registers (that is `vf_control`, inside the VMM).
+
+mod igb;
+
+pub use igb::Igb;
+
+use crate::inventory::{InventoryError, Pf, Sysfs, Vf};
+use crate::netlink::{Netlink, NetlinkError};
+use crate::ops::{DeviceClass, MacAddr, Op, Region, Rings, Vectors, limits};
+
+/// Why a vendor module did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum VendorError {
+    /// This version of the module does not serve the operation.
+    #[error("'{}' is not supported by this vendor module", .0.name())]
+    NotSupported(Op),
+    /// An argument is out of the device's range.
+    #[error("{0}")]
+    Invalid(String),
+    /// The kernel refused.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Sysfs(#[from] InventoryError),
+}
+
+/// What a VMM must know of a VF to open it and have it driven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VfDescription {
+    /// What it is.
+    pub class: DeviceClass,
+    /// The plugin that drives it.
+    pub plugin: &'static str,
+    /// Queue pairs.
+    pub queues: u16,
+    /// Control and data regions.
+    pub regions: Vec<Region>,
+    /// Interrupt vectors.
+    pub vectors: Vectors,
+    /// Words for the plugin; 0 to 7 are the VMM's.
+    pub device_info: [u32; limits::DEVICE_INFO_WORDS],
+}
+
+/// The state of a PF's uplink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uplink {
+    /// Index of the PF's network interface.
+    pub index: u32,
+    /// Its own address.
+    pub mac: MacAddr,
+    /// Its MTU in bytes.
+    pub mtu: u16,
+    /// Whether it has a carrier.
+    pub link_up: bool,
+}
+
+/// One PF under a vendor's driver. Calls block; each is bounded in time. VFs go by their number.
+pub trait PfModule: Send + Sync {
+    /// The PF.
+    fn pf(&self) -> &Pf;
+
+    /// What its VFs look like.
+    fn describe(&self) -> VfDescription;
+
+    /// The operations beyond the life of a lease that the module serves.
+    fn extra_ops(&self) -> &'static [Op];
+
+    /// The uplink as it is now.
+    ///
+    /// # Errors
+    /// The interface is gone, or the kernel does not answer.
+    fn uplink(&self) -> Result<Uplink, VendorError>;
+
+    /// The address that a VF carries.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn vf_mac(&self, vf: u32) -> Result<MacAddr, VendorError>;
+
+    /// Gives a VF an address; frames for it reach the VF when this returns.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn set_vf_mac(&self, vf: u32, mac: MacAddr) -> Result<(), VendorError>;
+
+    /// Takes back whatever a former user's operations set: no VLAN, source check on.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn restore_defaults(&self, vf: u32) -> Result<(), VendorError>;
+
+    /// Readies a VF for rings.
+    ///
+    /// # Errors
+    /// [`VendorError::Invalid`] for rings that the device cannot use.
+    fn prepare_queues(&self, vf: u32, rings: &Rings) -> Result<(), VendorError>;
+
+    /// Resets a VF that nobody has open.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn reset(&self, vf: &Vf) -> Result<(), VendorError>;
+
+    /// Puts a VF into a port VLAN.
+    ///
+    /// # Errors
+    /// [`VendorError::NotSupported`], or the kernel's refusal.
+    fn set_default_vlan(&self, vf: u32, vlan: u16, priority: u8) -> Result<(), VendorError>;
+
+    /// Switches the source address check.
+    ///
+    /// # Errors
+    /// [`VendorError::NotSupported`], or the kernel's refusal.
+    fn set_anti_spoof(&self, vf: u32, enabled: bool) -> Result<(), VendorError>;
+}
+
+/// Why no module takes a PF.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no vendor module serves '{interface}' ({vendor:04x}:{device:04x}, driver '{driver}'): \
+     this version serves Intel 82576 PFs under the igb driver"
+)]
+pub struct NoModule {
+    interface: String,
+    vendor: u16,
+    device: u16,
+    driver: String,
+}
+
+/// The module for a PF.
+///
+/// # Errors
+/// [`NoModule`].
+pub fn module_for(
+    pf: Pf,
+    sysfs: Sysfs,
+    netlink: Netlink,
+) -> Result<std::sync::Arc<dyn PfModule>, NoModule> {
+    if Igb::serves(&pf) {
+        return Ok(std::sync::Arc::new(Igb::new(pf, sysfs, netlink)));
+    }
+    let Pf { interface, driver, ids, .. } = pf;
+    Err(NoModule { interface, driver, vendor: ids.vendor, device: ids.device })
+}
+
+/// The first octets of a placeholder. 02: locally administered unicast. 4e is 'N', so that people
+/// recognise it.
+const PLACEHOLDER: [u8; 2] = [0x02, 0x4e];
+
+/// The address under which VF number `vf` of the PF with address `pf` waits: the same after every
+/// restart, and no VM's.
+pub fn placeholder(pf: MacAddr, vf: u32) -> MacAddr {
+    let [.., d, e, f] = pf.0;
+    let [a, b] = PLACEHOLDER;
+    MacAddr([a, b, d, e, f, vf as u8])
+}
+
+/// Whether VF number `vf` carries a placeholder, and not a VM's address. The PF's own address may
+/// have changed since the placeholder was made.
+pub fn is_placeholder(mac: MacAddr, vf: u32) -> bool {
+    mac.0.starts_with(&PLACEHOLDER) && mac.0[5] == vf as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_station_addresses_of_their_vf_alone() {
+        let pf = MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+        let mac = placeholder(pf, 3);
+        assert_eq!(mac.to_string(), "02:4e:12:34:56:03");
+        assert!(mac.is_station());
+        assert!(is_placeholder(mac, 3) && !is_placeholder(mac, 2) && !is_placeholder(pf, 0x56));
+    }
+}
