@@ -2,4 +2,5 @@
 
 pub mod interrupts;
 pub mod pci;
+pub mod virtio;
 pub mod vm;

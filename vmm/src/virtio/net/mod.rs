@@ -1,0 +1,197 @@
+//! A network card (VIRTIO 1.2, section 5.1): one queue pair over a carrier of frames, with
+//! checksum and segmentation offloads handed through. Frames go between carrier and guest memory
+//! without a copy in this process. Filters nothing: what the carrier delivers, the guest gets.
+
+mod backend;
+mod config;
+mod header;
+mod receive;
+mod tap;
+#[cfg(test)]
+mod tests;
+mod transmit;
+mod worker;
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use backend::{FrameBackend, ReceiveOffloads};
+pub use config::{MacAddress, MacError};
+pub use header::HEADER_LEN;
+pub use tap::{Tap, TapError};
+
+use self::config::NetConfig;
+use self::worker::NetWorker;
+use super::device::{ActivateError, Activation, DeviceType, VirtioDevice};
+use super::interrupt::Interrupts;
+use super::path::{
+    DrainError, Drained, EmulatedPath, LiveCounters, PathCounters, PathError, PathMode,
+};
+use super::worker::{CallError, WorkerThread};
+
+/// Entries of each queue.
+pub const QUEUE_SIZE: u16 = 1024;
+
+/// How long a control call waits for the I/O thread, whose work per wakeup takes well under a
+/// millisecond per hundred frames.
+const CALL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The network card.
+pub struct Net<B: FrameBackend> {
+    handle: NetHandle<B>,
+}
+
+/// A handle on a network card for other threads: its emulated path and its link.
+pub struct NetHandle<B: FrameBackend> {
+    worker: Arc<WorkerThread<NetWorker<B>>>,
+    shared: Arc<Shared>,
+}
+
+impl<B: FrameBackend> Clone for NetHandle<B> {
+    fn clone(&self) -> Self {
+        Self { worker: Arc::clone(&self.worker), shared: Arc::clone(&self.shared) }
+    }
+}
+
+struct Shared {
+    config: Mutex<NetConfig>,
+    mode: AtomicU8,
+    counters: Arc<LiveCounters>,
+    drains: AtomicU64,
+    /// Known from the first driver run on.
+    interrupts: Mutex<Option<Arc<Interrupts>>>,
+}
+
+impl<B: FrameBackend> Net<B> {
+    /// A network card `id` with address `mac` and maximum payload `mtu` (bytes, 68 to 65535) over
+    /// `backend`. Its link is up.
+    ///
+    /// # Errors
+    /// When the host has no thread or descriptors left.
+    pub fn new(id: &str, backend: B, mac: MacAddress, mtu: u16) -> std::io::Result<Self> {
+        let counters = Arc::new(LiveCounters::default());
+        let worker = NetWorker::new(backend, mtu, Arc::clone(&counters));
+        let worker = WorkerThread::spawn(&format!("net-{id}"), worker)?;
+        let config = NetConfig { mac, link_up: true, queue_pairs: 1, mtu };
+        let shared = Shared {
+            config: Mutex::new(config),
+            mode: AtomicU8::new(PathMode::Serving as u8),
+            counters,
+            drains: AtomicU64::new(0),
+            interrupts: Mutex::new(None),
+        };
+        Ok(Self { handle: NetHandle { worker: Arc::new(worker), shared: Arc::new(shared) } })
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> NetHandle<B> {
+        self.handle.clone()
+    }
+}
+
+impl<B: FrameBackend> NetHandle<B> {
+    /// The card's address.
+    pub fn mac(&self) -> MacAddress {
+        self.shared.config().mac
+    }
+
+    /// Sets the link state that the guest sees and tells the guest.
+    pub fn set_link_up(&self, up: bool) {
+        self.shared.config().link_up = up;
+        if let Some(interrupts) = &*self.shared.interrupts() {
+            interrupts.config_changed();
+        }
+    }
+}
+
+impl Shared {
+    // A panic while one of these is held leaves plain data, valid as it is.
+    fn config(&self) -> std::sync::MutexGuard<'_, NetConfig> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn interrupts(&self) -> std::sync::MutexGuard<'_, Option<Arc<Interrupts>>> {
+        self.interrupts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: FrameBackend> VirtioDevice for Net<B> {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Net
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE, QUEUE_SIZE]
+    }
+
+    fn features(&self) -> u64 {
+        config::FEATURES
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let bytes = self.handle.shared.config().bytes();
+        super::device::read_bytes(&bytes, offset, data);
+    }
+
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        if let Some(index) = activation.queues.iter().position(Option::is_none) {
+            return Err(ActivateError::QueueDisabled(index as u16));
+        }
+        *self.handle.shared.interrupts() = Some(Arc::clone(&activation.interrupts));
+        Ok(self.handle.worker.activate(activation)?)
+    }
+
+    fn reset(&mut self) {
+        if let Err(error) = self.handle.worker.deactivate() {
+            tracing::error!(%error, "the network card's thread did not stop for a reset");
+        }
+    }
+}
+
+impl<B: FrameBackend> EmulatedPath for NetHandle<B> {
+    fn mode(&self) -> PathMode {
+        match self.shared.mode.load(Ordering::Acquire) {
+            mode if mode == PathMode::Standby as u8 => PathMode::Standby,
+            _ => PathMode::Serving,
+        }
+    }
+
+    fn set_mode(&self, mode: PathMode) -> Result<(), PathError> {
+        self.worker.call(CALL_DEADLINE, move |worker| worker.set_mode(mode))?;
+        self.shared.mode.store(mode as u8, Ordering::Release);
+        Ok(())
+    }
+
+    fn drain(&self, deadline: Duration) -> Result<Drained, DrainError> {
+        let started = Instant::now();
+        let id = self.shared.drains.fetch_add(1, Ordering::Relaxed);
+        let (reply, done) = sync_channel(1);
+        self.worker.call(deadline, move |worker| worker.begin_drain(id, reply))?;
+        match done.recv_timeout(deadline.saturating_sub(started.elapsed())) {
+            Ok(drained) => Ok(drained),
+            // The driver was reset meanwhile: nothing is left to move.
+            Err(RecvTimeoutError::Disconnected) => Ok(Drained::default()),
+            Err(RecvTimeoutError::Timeout) => {
+                let remains =
+                    self.worker.call(CALL_DEADLINE, move |worker| worker.abandon_drain(id))?;
+                match remains {
+                    Some(left) => Err(DrainError::Deadline {
+                        unsent: left.unsent,
+                        undelivered: left.undelivered,
+                        moved: left.moved,
+                    }),
+                    None => done.try_recv().map_err(|_| CallError::Deadline.into()),
+                }
+            }
+        }
+    }
+
+    fn counters(&self) -> PathCounters {
+        let raised = self.shared.interrupts().as_ref().map_or(0, |interrupts| interrupts.raised());
+        self.shared.counters.snapshot(raised)
+    }
+}

@@ -1,0 +1,261 @@
+//! The NIC's I/O thread: both queues of the pair, the path mode, and drains in progress.
+
+use std::num::Wrapping;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm_sys_util::epoll::EventSet;
+
+use super::backend::FrameBackend;
+use super::config;
+use super::header::{HEADER_LEN, LONGEST};
+use super::receive::{ReceiveQueue, Received};
+use super::transmit::{Sent, TransmitQueue};
+use crate::virtio::device::Activation;
+use crate::virtio::interrupt::Interrupts;
+use crate::virtio::path::{Drained, LiveCounters, PathMode};
+use crate::virtio::queue::QueueError;
+use crate::virtio::worker::{Progress, Wake, Worker};
+
+/// Queue numbers of the first pair.
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
+
+/// State of the I/O thread.
+pub(super) struct NetWorker<B> {
+    backend: B,
+    mtu: u16,
+    counters: Arc<LiveCounters>,
+    mode: PathMode,
+    running: Option<Running>,
+    drains: Vec<Drain>,
+}
+
+/// What exists while the guest's driver runs.
+struct Running {
+    receive: ReceiveQueue,
+    transmit: TransmitQueue,
+    interrupts: Arc<Interrupts>,
+}
+
+/// A drain in progress.
+struct Drain {
+    id: u64,
+    /// Ring position that sending must reach.
+    send_until: Wrapping<u16>,
+    /// Frames read from the backend at which receiving is done even if more keep coming.
+    receive_until: u64,
+    /// The backend was seen empty since the drain began.
+    seen_empty: bool,
+    received_before: u64,
+    sent_before: u64,
+    reply: SyncSender<Drained>,
+}
+
+/// What a drain that is given up had not moved.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Remains {
+    pub(super) unsent: u32,
+    pub(super) undelivered: bool,
+    pub(super) moved: Drained,
+}
+
+impl<B: FrameBackend> NetWorker<B> {
+    pub(super) fn new(backend: B, mtu: u16, counters: Arc<LiveCounters>) -> Self {
+        Self { backend, mtu, counters, mode: PathMode::Serving, running: None, drains: Vec::new() }
+    }
+
+    pub(super) fn set_mode(&mut self, mode: PathMode) {
+        self.mode = mode;
+    }
+
+    /// Begins a drain, which answers through `reply` when it is complete.
+    pub(super) fn begin_drain(&mut self, id: u64, reply: SyncSender<Drained>) {
+        let Some(running) = &self.running else {
+            let _ = reply.send(Drained::default());
+            return;
+        };
+        let (position, backlog) = match running.transmit.backlog() {
+            Ok(backlog) => backlog,
+            Err(error) => return self.fail(&error),
+        };
+        self.drains.push(Drain {
+            id,
+            send_until: position + Wrapping(backlog),
+            receive_until: running.receive.frames_read() + u64::from(self.backend.capacity()),
+            seen_empty: false,
+            received_before: running.receive.frames_read(),
+            sent_before: self.counters.snapshot(0).sent,
+            reply,
+        });
+    }
+
+    /// Gives up a drain and says what it had not moved; `None` when it was complete after all.
+    pub(super) fn abandon_drain(&mut self, id: u64) -> Option<Remains> {
+        let index = self.drains.iter().position(|drain| drain.id == id)?;
+        let drain = self.drains.swap_remove(index);
+        let running = self.running.as_ref()?;
+        let unsent = (drain.send_until - running.transmit.position()).0;
+        Some(Remains {
+            unsent: if is_before(running.transmit.position(), drain.send_until) {
+                u32::from(unsent)
+            } else {
+                0
+            },
+            undelivered: !drain.received_all(running),
+            moved: self.moved(&drain, running),
+        })
+    }
+
+    fn moved(&self, drain: &Drain, running: &Running) -> Drained {
+        Drained {
+            received: running.receive.frames_read() - drain.received_before,
+            sent: self.counters.snapshot(0).sent - drain.sent_before,
+        }
+    }
+
+    fn receive(&mut self) -> Result<Progress, QueueError> {
+        let Some(running) = &mut self.running else { return Ok(Progress::Idle) };
+        let fd = self.backend.as_fd().as_raw_fd();
+        Ok(match running.receive.run(fd, self.mode, &self.counters)? {
+            Received::Budget => Progress::More,
+            Received::RingFull => {
+                // Only a drain wants to know whether anything waits for the room.
+                if !self.drains.is_empty() && !has_frames(&self.backend) {
+                    self.seen_empty();
+                }
+                Progress::Idle
+            }
+            Received::Empty => {
+                self.seen_empty();
+                Progress::Idle
+            }
+        })
+    }
+
+    fn seen_empty(&mut self) {
+        for drain in &mut self.drains {
+            drain.seen_empty = true;
+        }
+    }
+
+    fn transmit(&mut self) -> Result<Progress, QueueError> {
+        let Some(running) = &mut self.running else { return Ok(Progress::Idle) };
+        Ok(match running.transmit.run(self.backend.as_fd().as_raw_fd(), &self.counters)? {
+            Sent::Budget => Progress::More,
+            Sent::Empty | Sent::BackendFull => Progress::Idle,
+        })
+    }
+
+    fn finish_drains(&mut self) {
+        let Some(running) = &self.running else { return };
+        let mut index = 0;
+        while let Some(drain) = self.drains.get(index) {
+            if drain.received_all(running) && drain.sent_all(running) {
+                let moved = self.moved(drain, running);
+                let drain = self.drains.swap_remove(index);
+                // The caller may have given up by now.
+                let _ = drain.reply.try_send(moved);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    /// The driver broke a ring: stop, and ask it for a reset.
+    fn fail(&mut self, error: &QueueError) {
+        tracing::warn!(%error, "the guest's network driver broke a queue; the card stops");
+        if let Some(running) = self.running.take() {
+            running.interrupts.needs_reset();
+        }
+        self.drains.clear();
+    }
+}
+
+impl Drain {
+    fn received_all(&self, running: &Running) -> bool {
+        self.seen_empty || running.receive.frames_read() >= self.receive_until
+    }
+
+    fn sent_all(&self, running: &Running) -> bool {
+        !is_before(running.transmit.position(), self.send_until)
+    }
+}
+
+/// Whether the backend holds a frame to read now. When that cannot be found out, it may.
+fn has_frames(backend: &impl FrameBackend) -> bool {
+    let mut fds = [PollFd::new(backend, PollFlags::IN)];
+    match poll(&mut fds, Some(&Timespec::default())) {
+        Ok(_) => fds[0].revents().contains(PollFlags::IN),
+        Err(_) => true,
+    }
+}
+
+/// Whether ring position `a` lies before `b`; they are at most a queue length apart.
+fn is_before(a: Wrapping<u16>, b: Wrapping<u16>) -> bool {
+    let ahead = (b - a).0;
+    ahead != 0 && ahead <= 0x8000
+}
+
+impl<B: FrameBackend> Worker for NetWorker<B> {
+    fn sources(&self) -> Vec<(RawFd, EventSet)> {
+        vec![(self.backend.as_fd().as_raw_fd(), EventSet::IN | EventSet::OUT)]
+    }
+
+    fn start(&mut self, activation: Activation) {
+        let Activation { features, queues, interrupts, .. } = activation;
+        let mut queues = queues.into_iter();
+        let (Some(Some(receive)), Some(Some(transmit))) = (queues.next(), queues.next()) else {
+            return;
+        };
+        let offloads = config::receive_offloads(features);
+        if let Err(error) = self.backend.set_receive_offloads(offloads) {
+            tracing::warn!(%error, "the backend refused the negotiated offloads");
+            interrupts.needs_reset();
+            return;
+        }
+        let longest = match offloads.tso4 || offloads.tso6 {
+            true => LONGEST,
+            false => (HEADER_LEN + 14) as u64 + u64::from(self.mtu),
+        };
+        self.running = Some(Running {
+            receive: ReceiveQueue::new(receive, config::mergeable(features), longest),
+            transmit: TransmitQueue::new(transmit),
+            interrupts,
+        });
+    }
+
+    fn stop(&mut self) {
+        self.running = None;
+        // Their callers see the channel close: nothing is left that could be moved.
+        self.drains.clear();
+    }
+
+    fn run(&mut self, wake: Wake) -> Progress {
+        if matches!(wake, Wake::Queue(_)) {
+            LiveCounters::add(&self.counters.kicks, 1);
+        }
+        let receives = !matches!(wake, Wake::Queue(TRANSMIT));
+        let transmits = !matches!(wake, Wake::Queue(RECEIVE));
+        let mut progress = Progress::Idle;
+        let steps: [(bool, fn(&mut Self) -> Result<Progress, QueueError>); 2] =
+            [(transmits, Self::transmit), (receives, Self::receive)];
+        for (wanted, step) in steps {
+            if !wanted {
+                continue;
+            }
+            match step(self) {
+                Ok(Progress::More) => progress = Progress::More,
+                Ok(Progress::Idle) => {}
+                Err(error) => {
+                    self.fail(&error);
+                    return Progress::Idle;
+                }
+            }
+        }
+        self.finish_drains();
+        progress
+    }
+}
