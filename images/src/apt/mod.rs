@@ -15,6 +15,7 @@ const CODENAME: &str = "bookworm";
 /// What the lab needs from Debian's own suite, and why.
 const TOOLS: &[&str] = &[
     "busybox-static", // userland of both images
+    "dash",           // the images' shell
     "bash",           // scripts in the lab host
     "iperf3",         // throughput
     "iproute2",       // links, bridges, namespaces

@@ -2,12 +2,12 @@
 # Runs commands that arrive on a serial line. The line may carry kernel messages too, so
 # requests and answers are single lines with a marker, a checksum, and base64 inside:
 #   @npa ping NONCE                     -> @npa pong NONCE RELEASE
-#   @npa run ID SECONDS CKSUM BASE64    -> @npa ack ID | @npa nak ID
+#   @npa run ID SECONDS SUM BASE64      -> @npa ack ID | @npa nak ID
 #                                          @npa out ID NUMBER BASE64 ...
 #                                          @npa err ID NUMBER BASE64 ...
-#                                          @npa end ID STATUS OUT_CKSUM ERR_CKSUM
-# CKSUM is POSIX cksum of the base64 text. A command runs once: asking again with the same ID
-# sends the same answer again.
+#                                          @npa end ID STATUS OUT_SUM ERR_SUM
+# SUM is the first 16 digits of the SHA-256 of the base64 text. A command runs once: asking again
+# with the same ID sends the same answer again.
 set -f
 exec <"$1" >"$1" 2>&1
 stty raw -echo
@@ -15,8 +15,7 @@ work=/run/npa-console
 mkdir -p $work
 
 sum() {
-    set -- $(cksum)
-    echo "$1"
+    sha256sum | cut -c 1-16
 }
 
 say() {

@@ -30,6 +30,7 @@ value() {
 
 hostname guest
 ip link set lo up
+modprobe virtio_pci
 modprobe virtio_rng
 modprobe virtio_blk
 

@@ -37,14 +37,14 @@ pub(crate) fn build(
     progress: &Progress,
 ) -> Result<bool, Error> {
     let output = layout.initrd(kernel.series);
-    let mut key = Key::new("guest image 1");
+    let mut key = Key::new("guest image 2");
     key.text(&kernel.release).text(&MODULES.join(" ")).text(INIT).text(CONSOLE);
     key.content(stream)?;
     if let Some(shell) = shell {
         key.content(shell)?;
     }
     stamp_programs(&mut key, PROGRAMS)?;
-    stamp_programs(&mut key, &["busybox"])?;
+    stamp_programs(&mut key, &["busybox", "dash"])?;
     let key = key.finish();
     if cache::is_current(&output, &key) {
         return Ok(false);

@@ -70,11 +70,11 @@ pub(crate) fn build(
     libraries.dedup();
     let debugging: Vec<&str> =
         DEBUGGING.iter().copied().filter(|name| find_program(name).is_ok()).collect();
-    let mut key = Key::new("lab host image 1");
+    let mut key = Key::new("lab host image 2");
     key.text(&kernel.release).text(&MODULES.join(" ")).text(INIT);
     stamp_programs(&mut key, PROGRAMS)?;
     stamp_programs(&mut key, &debugging)?;
-    stamp_programs(&mut key, &["busybox"])?;
+    stamp_programs(&mut key, &["busybox", "dash"])?;
     for library in &libraries {
         key.stamp(library)?;
     }

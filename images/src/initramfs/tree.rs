@@ -92,8 +92,11 @@ impl Tree {
         fs::remove_dir_all(&scratch).map_err(Error::io("remove", &scratch))
     }
 
-    /// Adds busybox and a link for each of its applets that no real program provides.
+    /// Adds busybox and a link for each of its applets that no real program provides. The shell
+    /// is dash: busybox's own would run its applets rather than the programs on PATH.
     pub(super) fn busybox(&mut self) -> Result<(), Error> {
+        self.program(&find_program("dash")?)?;
+        self.link("usr/bin/sh", "dash");
         let busybox = find_program("busybox")?;
         self.copy(&busybox, "usr/bin/busybox")?;
         for applet in stdout(Command::new(&busybox).arg("--list"))?.lines() {

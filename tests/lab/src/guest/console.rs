@@ -127,7 +127,7 @@ impl Console {
                     collector.add(error, number, text);
                 }
                 Reply::End { id: answer, status, sums } if answer == id => {
-                    return Ok(collector.finish(sums).map(|[stdout, stderr]| Answer {
+                    return Ok(collector.finish(&sums).map(|[stdout, stderr]| Answer {
                         status,
                         stdout,
                         stderr,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cksum::cksum;
+use sha2::{Digest, Sha256};
 
 /// Starts every line of ours.
 const MARKER: &str = "@npa ";
@@ -23,7 +23,7 @@ pub(super) enum Reply {
     /// A piece of standard output (`false`) or standard error (`true`).
     Piece { id: u64, error: bool, number: usize, text: String },
     /// The command ended.
-    End { id: u64, status: u8, sums: [u32; 2] },
+    End { id: u64, status: u8, sums: [String; 2] },
 }
 
 /// Reads one line; anything that is not whole is nothing.
@@ -46,7 +46,7 @@ pub(super) fn parse(line: &str) -> Option<Reply> {
         "end" => Some(Reply::End {
             id: number()?,
             status: u8::try_from(number()?).ok()?,
-            sums: [u32::try_from(number()?).ok()?, u32::try_from(number()?).ok()?],
+            sums: [words.next()?.to_owned(), words.next()?.to_owned()],
         }),
         _ => None,
     }
@@ -60,7 +60,7 @@ pub(super) fn ping(nonce: &str) -> String {
 /// A command, as bytes to send.
 pub(super) fn request(id: u64, seconds: u64, command: &str) -> String {
     let text = encode(command.as_bytes());
-    format!("\n{MARKER}run {id} {seconds} {} {text}\n", cksum(text.as_bytes()))
+    format!("\n{MARKER}run {id} {seconds} {} {text}\n", sum(text.as_bytes()))
 }
 
 /// Puts the pieces of one command's output together.
@@ -76,19 +76,24 @@ impl Collector {
     }
 
     /// Standard output and standard error, if nothing is missing or damaged.
-    pub(super) fn finish(&self, sums: [u32; 2]) -> Option<[Vec<u8>; 2]> {
+    pub(super) fn finish(&self, sums: &[String; 2]) -> Option<[Vec<u8>; 2]> {
         let stream = |which: usize| {
             let pieces = &self.pieces[which];
             let whole = pieces.keys().copied().eq(1..=pieces.len());
             // The guest's sum covers its base64 lines with their ends.
             let lines: String = pieces.values().map(|text| format!("{text}\n")).collect();
-            if !whole || cksum(lines.as_bytes()) != sums[which] {
+            if !whole || sum(lines.as_bytes()) != sums[which] {
                 return None;
             }
             decode(&pieces.values().map(String::as_str).collect::<String>())
         };
         Some([stream(0)?, stream(1)?])
     }
+}
+
+/// The first 16 hexadecimal digits of SHA-256: against damage, not against attack.
+fn sum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -156,8 +161,8 @@ mod tests {
     fn a_reply_is_found_behind_kernel_messages_and_line_ends() {
         assert_eq!(parse("[  1.0] virtio@npa pong 7 6.12.0\r"), Some(Reply::Pong("7".into())));
         assert_eq!(
-            parse("@npa end 3 255 1 2"),
-            Some(Reply::End { id: 3, status: 255, sums: [1, 2] })
+            parse("@npa end 3 255 a b"),
+            Some(Reply::End { id: 3, status: 255, sums: ["a".into(), "b".into()] })
         );
         assert_eq!(
             parse("@npa err 3 1 Zm9v"),
@@ -168,45 +173,49 @@ mod tests {
     #[test]
     fn half_a_reply_is_none() {
         for line in
-            ["", "@npa", "@npa end 3 1", "@npa end x 0 1 2", "@npa ack", "npa ack 1", "@npa out 1"]
+            ["", "@npa", "@npa end 3 1", "@npa end x 0 a b", "@npa ack", "npa ack 1", "@npa out 1"]
         {
             assert_eq!(parse(line), None, "{line}");
         }
     }
 
-    fn pieces(text: &str) -> (Vec<String>, u32) {
+    fn pieces(text: &str) -> (Vec<String>, String) {
         let lines: Vec<String> = encode(text.as_bytes())
             .as_bytes()
             .chunks(76)
             .map(|line| String::from_utf8_lossy(line).into_owned())
             .collect();
-        let sum =
-            cksum(lines.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes());
-        (lines, sum)
+        let sum = sum(lines.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes());
+        (lines, check)
     }
 
     #[test]
     fn output_is_whole_or_nothing() {
         let text = "some output\n".repeat(40);
-        let (lines, sum) = pieces(&text);
-        let empty = cksum(b"");
+        let (lines, check) = pieces(&text);
+        let empty = sum(b"");
         let mut collector = Collector::default();
         for (index, line) in lines.iter().enumerate().skip(1) {
             collector.add(false, index + 1, line.clone());
         }
-        assert_eq!(collector.finish([sum, empty]), None);
+        assert_eq!(collector.finish(&[check.clone(), empty.clone()]), None);
         collector.add(false, 1, "damaged".into());
-        assert_eq!(collector.finish([sum, empty]), None);
+        assert_eq!(collector.finish(&[check.clone(), empty.clone()]), None);
         collector.add(false, 1, lines[0].clone());
-        assert_eq!(collector.finish([sum, empty]), Some([text.into_bytes(), Vec::new()]));
+        assert_eq!(
+            collector.finish(&[check.clone(), empty.clone()]),
+            Some([text.into_bytes(), Vec::new()])
+        );
     }
 
     #[test]
-    fn a_request_carries_its_own_checksum() {
+    fn a_request_carries_its_own_chesum() {
         let line = request(5, 10, "echo hello");
         let words: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(words[..4], ["@npa", "run", "5", "10"]);
-        assert_eq!(words[4].parse(), Ok(cksum(words[5].as_bytes())));
+        assert_eq!(words[4], sum(words[5].as_bytes()));
+        // From sha256sum(1).
+        assert_eq!(sum(b"abc"), "ba7816bf8f01cfea");
         assert_eq!(decode(words[5]).as_deref(), Some(b"echo hello".as_slice()));
     }
 }

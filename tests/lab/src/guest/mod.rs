@@ -1,10 +1,9 @@
 //! Runs commands in a guest over its serial console.
 
-mod cksum;
 mod console;
 mod framing;
 
-pub(crate) use console::{Answer, Console};
+pub(crate) use console::Console;
 
 use std::io::Write;
 use std::path::PathBuf;
