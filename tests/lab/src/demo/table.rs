@@ -18,7 +18,10 @@ pub(crate) fn format(reports: &[Value]) -> String {
         row(name, each(&|r| r[name].to_string()));
     }
     row("longest_gap_ms", each(&|r| number(&r["longest_gap_ms"], 1)));
-    row("TCP content intact (bytes)", each(&|r| format!("{} ({})", r["tcp_intact"], r["tcp_bytes"])));
+    row(
+        "TCP content intact (bytes)",
+        each(&|r| format!("{} ({})", r["tcp_intact"], r["tcp_bytes"])),
+    );
     let steps: BTreeSet<_> = reports
         .iter()
         .filter_map(|report| report["steps"].as_object())
@@ -66,7 +69,8 @@ mod tests {
 
     #[test]
     fn a_missing_figure_shows_as_a_dash_and_columns_line_up() {
-        let report = json!({"kernel": "6.1", "steps": {"attach: x": {"median_ms": 1.0, "worst_ms": 2.0}}});
+        let report =
+            json!({"kernel": "6.1", "steps": {"attach: x": {"median_ms": 1.0, "worst_ms": 2.0}}});
         let table = format(&[report.clone(), report]);
         assert!(table.contains("attach: x (median / worst ms)"));
         assert!(table.contains("- / -"));

@@ -1,9 +1,10 @@
 //! Plugin files that must not reach a guest: each attach is refused with an error that names the
 //! file and the fault, the guest stays on its emulated NIC and the VF goes back to the pool.
 
-use super::guest::{Guest, GuestOptions, images};
+use super::Context;
+use super::guest::{Guest, GuestOptions};
 use super::pool;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 
 type Damage = fn(&mut Vec<u8>);
@@ -11,16 +12,16 @@ type Damage = fn(&mut Vec<u8>);
 /// Name, what is done to the good image, and a word that the error must hold.
 const CASES: [(&str, Damage, &str); 4] = [
     ("truncated", |image| image.truncate(image.len() / 2), ""),
-    ("tampered", tamper, "sha"),
+    ("tampered", |image| tamper(image), "sha"),
     ("not an image", |image| *image = b"#!/bin/sh\nexit 0\n".to_vec(), ""),
     ("empty", Vec::clear, ""),
 ];
 
-pub(crate) fn run(kernel: &str) -> Result<()> {
+pub(crate) fn run(context: &Context) -> Result<()> {
     let directory = Path::new("/run/npa/bad-plugins");
     std::fs::create_dir_all(directory)?;
-    let good = std::fs::read(images().join("plugins/igbvf.npa")).context("the good image")?;
-    let mut options = GuestOptions::new(kernel).named("bad-plugin");
+    let good = std::fs::read(context.plugins().join("igbvf.npa")).context("the good image")?;
+    let mut options = GuestOptions::new(context).named("bad-plugin");
     options.plugins = directory.to_owned();
     let mut guest = Guest::launch(options)?;
     guest.expect_traffic()?;
@@ -50,7 +51,7 @@ pub(crate) fn run(kernel: &str) -> Result<()> {
 }
 
 /// Changes one byte of code, far from the header.
-fn tamper(image: &mut Vec<u8>) {
+fn tamper(image: &mut [u8]) {
     let at = image
         .windows(8)
         .position(|window| window == b"NPAPLUG\x01")

@@ -1,8 +1,9 @@
 //! What an operator in a hurry does: a kernel, tap, disk or directory that is not there. `vmm run`
 //! ends at once with an error that names the thing.
 
+use super::Context;
 use super::guest::GuestOptions;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,9 @@ const CASES: [(&str, &str, &str); 7] = [
     ("--memory", "1", "memory"),
 ];
 
-pub(crate) fn run(kernel: &str) -> Result<()> {
+pub(crate) fn run(context: &Context) -> Result<()> {
     for (flag, value, word) in CASES {
-        let good = GuestOptions::new(kernel).named("bad-start").command();
+        let good = GuestOptions::new(context).named("bad-start").command();
         let mut arguments: Vec<_> = good.get_args().map(ToOwned::to_owned).collect();
         let at = arguments.iter().position(|argument| argument == flag).context("no such flag")?;
         arguments[at + 1] = value.into();

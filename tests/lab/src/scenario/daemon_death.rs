@@ -1,12 +1,13 @@
 //! pf-control dies: an attach is refused with a clear error, a VF in use keeps working, and the
 //! restarted daemon takes up what it finds.
 
+use super::Context;
 use super::guest::{Guest, GuestOptions};
 use super::pool;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-pub(crate) fn run(kernel: &str) -> Result<()> {
-    let mut guest = Guest::launch(GuestOptions::new(kernel).named("daemon-death"))?;
+pub(crate) fn run(context: &Context) -> Result<()> {
+    let mut guest = Guest::launch(GuestOptions::new(context).named("daemon-death"))?;
     guest.expect_traffic()?;
 
     pool::kill_daemon()?;

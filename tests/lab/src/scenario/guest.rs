@@ -1,7 +1,8 @@
 //! A guest under our `vmm` in the lab host: launched, driven over its serial console, controlled
 //! over its API socket.
 
-use anyhow::{Context, Result, bail, ensure};
+use super::Context;
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -15,8 +16,10 @@ const RUN: &str = "/run/npa";
 pub(crate) struct GuestOptions {
     /// Names the sockets and the log; unique among running guests.
     pub name: String,
-    /// Kernel series, `6.1` or `6.12`.
-    pub kernel: String,
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initrd: PathBuf,
     /// Host number: the last byte of its address, tap and MAC (10.77.0.`10 + n`, `tap<n>`).
     pub number: u8,
     /// Load the shell module; else the stock driver.
@@ -35,13 +38,14 @@ pub(crate) struct GuestOptions {
 
 impl GuestOptions {
     /// Guest number 0 with the shell, one vCPU and the blobs of this tree.
-    pub(crate) fn new(kernel: &str) -> Self {
+    pub(crate) fn new(context: &Context) -> Self {
         Self {
-            name: format!("guest-{kernel}"),
-            kernel: kernel.to_owned(),
+            name: format!("guest-{}", context.kernel),
+            kernel: context.vmlinuz(),
+            initrd: context.initrd(),
             number: 0,
             shell: true,
-            plugins: images().join("plugins"),
+            plugins: context.plugins(),
             pf_control: PathBuf::from(RUN).join("pf-control.sock"),
             cpus: 1,
             disks: Vec::new(),
@@ -69,9 +73,7 @@ impl GuestOptions {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("vmm");
         command.arg("run");
-        let images = images();
-        command.arg("--kernel").arg(images.join(format!("vmlinuz-{}", self.kernel)));
-        command.arg("--initrd").arg(images.join(format!("initrd-{}.img", self.kernel)));
+        command.arg("--kernel").arg(&self.kernel).arg("--initrd").arg(&self.initrd);
         command.arg("--cmdline").arg(format!(
             "console=ttyS0 quiet panic=-1 mitigations=off npa.ip={}/24 npa.shell={} {}",
             self.address(),
@@ -98,11 +100,6 @@ impl GuestOptions {
     fn socket(&self, kind: &str) -> PathBuf {
         Path::new(RUN).join(format!("{}.{kind}", self.name))
     }
-}
-
-/// The lab's images directory, `$LAB_IMAGES`.
-pub(crate) fn images() -> PathBuf {
-    PathBuf::from(std::env::var_os("LAB_IMAGES").unwrap_or_else(|| "/images".into()))
 }
 
 /// A running guest. Dropping it kills its `vmm`.

@@ -1,14 +1,15 @@
 //! A guest that writes rubbish to every NPA register and window offset harms only itself: vmm
 //! lives, answers, and the VF is back in the pool.
 
+use super::Context;
 use super::guest::{Guest, GuestOptions};
 use super::pool;
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
-pub(crate) fn run(kernel: &str) -> Result<()> {
+pub(crate) fn run(context: &Context) -> Result<()> {
     // With the stock driver, so that the NIC is not the attacker's victim: it must work all along.
-    let mut options = GuestOptions::new(kernel).named("hostile");
+    let mut options = GuestOptions::new(context).named("hostile");
     options.shell = false;
     let mut guest = Guest::launch(options)?;
     guest.exec("hostile --duration 5 --seed 1")?;
@@ -33,7 +34,7 @@ pub(crate) fn run(kernel: &str) -> Result<()> {
     // The same with the shell loaded: it may lose its VF, not the hypervisor.
     drop(guest);
     pool::expect_all_free()?;
-    let mut guest = Guest::launch(GuestOptions::new(kernel).named("hostile-shell"))?;
+    let mut guest = Guest::launch(GuestOptions::new(context).named("hostile-shell"))?;
     guest.attach()?;
     guest.exec("hostile --duration 4 --seed 3 --registers-only")?;
     guest.expect_alive()?;

@@ -1,6 +1,7 @@
 //! A guest that stops running delays nothing past its deadline: forced revoke, VF back in the
 //! pool, VM still controllable, and its traffic goes on once it runs again.
 
+use super::Context;
 use super::guest::{Guest, GuestOptions};
 use super::pool;
 use super::traffic::Traffic;
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 /// More than all of the VMM's deadlines together.
 const LIMIT: Duration = Duration::from_secs(12);
 
-pub(crate) fn run(kernel: &str) -> Result<()> {
-    let mut guest = Guest::launch(GuestOptions::new(kernel).named("hung"))?;
+pub(crate) fn run(context: &Context) -> Result<()> {
+    let mut guest = Guest::launch(GuestOptions::new(context).named("hung"))?;
     guest.expect_traffic()?;
 
     // Hangs in a detach, under traffic.

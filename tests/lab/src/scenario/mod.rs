@@ -1,6 +1,22 @@
 //! End-to-end scenarios: each runs in a lab host, on the real programs, and judges what it saw.
 //! This file is the table of them and how one is run; it judges nothing itself.
 
+mod bad_plugin;
+mod bad_start;
+mod daemon_death;
+mod guest;
+mod hostile_guest;
+mod hung_guest;
+mod lifecycle;
+mod main_job;
+mod measure;
+mod module_unload;
+mod outside;
+mod pool;
+mod stock_guest;
+mod traffic;
+mod vmm_death;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +40,90 @@ pub(crate) struct Scenario {
 }
 
 /// Every scenario, in the order in which they run.
-pub(crate) const SCENARIOS: &[Scenario] = &[];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "main-job",
+        summary: "NIC to a VF and back under two-way traffic, nothing lost; figures of both paths",
+        kernels: &Series::ALL,
+        timeout: 600,
+        run: main_job::scenario,
+    },
+    Scenario {
+        name: "lifecycle",
+        summary: "SMP, disk, entropy, pause, reboot and poweroff on a VF",
+        kernels: &[Series::V6_12],
+        timeout: 400,
+        run: |context| held(lifecycle::run(context), "a guest lives, reboots and ends as asked"),
+    },
+    Scenario {
+        name: "stock-guest",
+        summary: "a guest without the shell works, and attach says why it cannot be",
+        kernels: &[Series::V6_12],
+        timeout: 200,
+        run: |context| held(stock_guest::run(context), "stock driver works, attach is refused"),
+    },
+    Scenario {
+        name: "hung-guest",
+        summary: "a paused guest loses its VF at the deadline and goes on emulated",
+        kernels: &[Series::V6_12],
+        timeout: 300,
+        run: |context| held(hung_guest::run(context), "a hung guest delays nothing"),
+    },
+    Scenario {
+        name: "module-unload",
+        summary: "rmmod of the shell under traffic, emulated and on a VF",
+        kernels: &Series::ALL,
+        timeout: 400,
+        run: |context| held(module_unload::run(context), "rmmod is clean, stock driver takes over"),
+    },
+    Scenario {
+        name: "hostile-guest",
+        summary: "rubbish to every NPA register and window offset",
+        kernels: &[Series::V6_12],
+        timeout: 300,
+        run: |context| held(hostile_guest::run(context), "a hostile guest harms only itself"),
+    },
+    Scenario {
+        name: "bad-plugin",
+        summary: "damaged plugin files are refused by name",
+        kernels: &[Series::V6_12],
+        timeout: 200,
+        run: |context| held(bad_plugin::run(context), "no damaged plugin reaches a guest"),
+    },
+    Scenario {
+        name: "daemon-death",
+        summary: "pf-control killed before and while a VF is in use",
+        kernels: &[Series::V6_12],
+        timeout: 300,
+        run: |context| held(daemon_death::run(context), "pf-control may die at any time"),
+    },
+    Scenario {
+        name: "vmm-death",
+        summary: "vmm killed while attached: the next VM gets the VF",
+        kernels: &[Series::V6_12],
+        timeout: 300,
+        run: |context| held(vmm_death::run(context), "a killed vmm's VF is given again"),
+    },
+    Scenario {
+        name: "bad-start",
+        summary: "missing kernel, tap, plugins: an error that names the thing",
+        kernels: &[Series::V6_12],
+        timeout: 200,
+        run: |context| held(bad_start::run(context), "bad command lines end with a clear error"),
+    },
+];
+
+/// The report of a scenario that has one verdict.
+fn held(result: Result<()>, what: &str) -> Result<Report> {
+    let (passed, seen) = match result {
+        Ok(()) => (true, "yes".to_owned()),
+        Err(error) => (false, format!("{error:#}")),
+    };
+    Ok(Report {
+        checks: vec![Check { what: what.to_owned(), passed, seen }],
+        figures: serde_json::Value::Null,
+    })
+}
 
 /// What a scenario gets.
 #[derive(Debug, Clone)]

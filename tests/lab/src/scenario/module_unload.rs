@@ -1,14 +1,15 @@
 //! `rmmod` of the shell under traffic, emulated and on a VF, is clean and gives the device back to
 //! the stock driver; loading it again takes the device again.
 
+use super::Context;
 use super::guest::{Guest, GuestOptions};
 use super::pool;
 use super::traffic::Traffic;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
 
-pub(crate) fn run(kernel: &str) -> Result<()> {
-    let mut guest = Guest::launch(GuestOptions::new(kernel).named("rmmod"))?;
+pub(crate) fn run(context: &Context) -> Result<()> {
+    let mut guest = Guest::launch(GuestOptions::new(context).named("rmmod"))?;
     guest.expect_traffic()?;
     let configure = format!(
         "ip link set eth0 up && (ip addr show eth0 | grep -q 10.77 || ip addr add {}/24 dev eth0)",
@@ -34,7 +35,8 @@ pub(crate) fn run(kernel: &str) -> Result<()> {
         ensure!(driver.trim() == "virtio_net", "after rmmod the driver is {driver}");
         guest.expect_traffic().context("on the stock driver")?;
 
-        guest.exec("insmod /lib/modules/npa_shell.ko 2>/dev/null || modprobe npa_shell; sleep 1")?;
+        guest
+            .exec("insmod /lib/modules/npa_shell.ko 2>/dev/null || modprobe npa_shell; sleep 1")?;
         guest.exec(&configure).context("the shell's interface")?;
         guest.expect_traffic().context("after loading the shell again")?;
     }

@@ -1,11 +1,12 @@
 //! A guest without the shell works with its stock driver, and attach says why it cannot be.
 
+use super::Context;
 use super::guest::{Guest, GuestOptions};
 use super::pool;
 use anyhow::{Result, ensure};
 
-pub(crate) fn run(kernel: &str) -> Result<()> {
-    let mut options = GuestOptions::new(kernel).named("stock");
+pub(crate) fn run(context: &Context) -> Result<()> {
+    let mut options = GuestOptions::new(context).named("stock");
     options.shell = false;
     let mut guest = Guest::launch(options)?;
     guest.expect_traffic()?;

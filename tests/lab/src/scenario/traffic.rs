@@ -136,8 +136,14 @@ impl<'a> Traffic<'a> {
             "--rate",
             RATE,
         ])?;
-        let tcp =
-            Program::start(&["stream", "tcp", "--peer", &format!("{address}:7001"), "--mbit", "8"])?;
+        let tcp = Program::start(&[
+            "stream",
+            "tcp",
+            "--peer",
+            &format!("{address}:7001"),
+            "--mbit",
+            "8",
+        ])?;
         std::thread::sleep(Duration::from_millis(500));
         Ok(Self { guest, udp, tcp })
     }
