@@ -1,6 +1,10 @@
 //! A minimal KVM virtual machine monitor whose guests have devices with a replaceable data path.
 
+mod acpi;
+pub mod boot;
 pub mod interrupts;
+mod legacy;
 pub mod pci;
+pub mod serial;
 pub mod virtio;
 pub mod vm;
