@@ -90,12 +90,6 @@ pub enum Error {
     /// A program that an image needs is not installed.
     #[error("program {0} not found; run `cargo lab prepare`")]
     NoProgram(String),
-    /// No toolchain for bare-metal code.
-    #[error(
-        "no Rust toolchain for x86_64-unknown-none: run `rustup target add x86_64-unknown-none`, \
-         or install Debian's rustc-web, cargo-web and rust-web-src"
-    )]
-    NoBareMetalRust,
     /// A build printed warnings, and none is allowed.
     #[error("building {what} for {release} printed warnings:\n{warnings}")]
     Warnings {
@@ -113,7 +107,7 @@ pub enum Error {
         what: String,
         /// The builder's reason.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<npa_plugin::build::BuildError>,
     },
 }
 
@@ -122,5 +116,11 @@ impl Error {
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { what, path, source }
+    }
+
+    /// Wraps an error of the freestanding builder.
+    pub(crate) fn freestanding(what: &str) -> impl FnOnce(npa_plugin::build::BuildError) -> Self {
+        let what = what.to_owned();
+        move |source| Self::Freestanding { what, source: Box::new(source) }
     }
 }

@@ -23,7 +23,7 @@ pub use error::Error;
 pub use initramfs::{GUEST_MODULES, HOST_MODULES};
 pub use kernels::{Kernel, Series};
 pub use layout::Layout;
-pub use plugins::BLOBS;
+pub use plugins::{BLOBS, build as build_plugins};
 pub use prepare::{Images, Inputs, prepare};
 pub use progress::Progress;
 pub use shell_module::{ShellModule, build as build_shell_module};

@@ -1,18 +1,20 @@
-//! Plugin images for the lab, built by the plugin tool.
+//! Plugin images for the lab, built and checked by the plugin tool's library.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cache::{self, Key};
-use crate::command::both;
 use crate::{Error, Layout, Progress};
 
 /// Packages that plugin images are built from, and the images' file names.
 pub const BLOBS: &[(&str, &str)] =
     &[("igbvf-plugin", "igbvf.npa"), ("virtio-net-plugin", "virtio-net.npa")];
 
-/// Builds the plugin images that are not current; `tool` is the `npa-plugin` program.
-pub(crate) fn build(layout: &Layout, tool: &Path, progress: &Progress) -> Result<(), Error> {
+/// Builds the plugin images that are not current. Each is checked by the rules that the
+/// hypervisor applies.
+///
+/// # Errors
+/// When one does not build or breaks a rule.
+pub fn build(layout: &Layout, progress: &Progress) -> Result<(), Error> {
     let mut key = Key::new("plugin images 1");
     freestanding_sources(layout, &mut key)?;
     let key = key.finish();
@@ -23,13 +25,9 @@ pub(crate) fn build(layout: &Layout, tool: &Path, progress: &Progress) -> Result
         }
         progress.step(&format!("plugin image {file}"), || {
             let scratch = cache::scratch(&layout.scratch(), package)?;
-            let made: PathBuf = scratch.join(file);
-            both(
-                Command::new(tool)
-                    .current_dir(layout.workspace())
-                    .args(["build", "--package", package, "--out"])
-                    .arg(&made),
-            )?;
+            let made = scratch.join(file);
+            npa_plugin::build::build_blob(layout.workspace(), package, &made)
+                .map_err(Error::freestanding(file))?;
             cache::commit(&made, &output, &key)?;
             std::fs::remove_dir_all(&scratch).map_err(Error::io("remove", &scratch))
         })?;

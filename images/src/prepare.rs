@@ -9,12 +9,13 @@ use crate::{plugins, shell_module};
 /// What is built elsewhere and goes into images.
 #[derive(Debug, Clone)]
 pub struct Inputs {
-    /// The `stream` program, which goes into the guest's image.
-    pub stream: PathBuf,
-    /// The `npa-plugin` program, which builds plugin images.
-    pub plugin_tool: PathBuf,
+    /// Programs of ours that go into the guest's image.
+    pub guest_programs: Vec<PathBuf>,
     /// Programs that run in the lab host: their libraries go into its image.
     pub programs: Vec<PathBuf>,
+    /// Go on without plugin images or shell module that do not build, saying so: for work on
+    /// the other parts.
+    pub partial: bool,
     /// Look for newer kernels and build everything again.
     pub force: bool,
 }
@@ -38,7 +39,7 @@ pub struct Images {
 /// The first step that fails; its message says what to do where the user can do something.
 pub fn prepare(layout: &Layout, inputs: &Inputs, progress: &Progress) -> Result<Images, Error> {
     apt::install_tools(progress)?;
-    rust::install(progress)?;
+    rust::install(layout.workspace(), progress)?;
     for folder in [layout.kernels(), layout.host(), layout.plugins(), layout.scratch()] {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     }
@@ -51,15 +52,25 @@ pub fn prepare(layout: &Layout, inputs: &Inputs, progress: &Progress) -> Result<
         place(&kernel.vmlinuz(), &layout.vmlinuz(series))?;
         found.push(kernel);
     }
-    if let Err(error) = plugins::build(layout, &inputs.plugin_tool, progress) {
-        progress.note(&format!("MISSING plugin images: {error}"));
-    }
-    for kernel in &found {
-        let shell = None::<PathBuf>;
-        if !shell_module::exists(layout) {
-            progress.note("MISSING shell module: no source in guest-shell/linux/module");
+    let allow = |error: Error| {
+        if !inputs.partial {
+            return Err(error);
         }
-        initramfs::guest(layout, kernel, &inputs.stream, shell.as_deref(), progress)?;
+        progress.note(&format!("MISSING in the images: {error}"));
+        Ok(())
+    };
+    plugins::build(layout, progress).or_else(allow)?;
+    for kernel in &found {
+        let shell = match shell_module::object(layout, progress)
+            .and_then(|object| shell_module::build(layout, kernel, &object, progress))
+        {
+            Ok(shell) => Some(shell.file),
+            Err(error) => {
+                allow(error)?;
+                None
+            }
+        };
+        initramfs::guest(layout, kernel, &inputs.guest_programs, shell.as_deref(), progress)?;
     }
     let host_kernel = found
         .iter()

@@ -1,14 +1,13 @@
-//! Sees to a Rust toolchain that can build freestanding code (`x86_64-unknown-none`): rustup's
-//! target where rustup can get it, else Debian's packages with the library's source.
+//! Sees to a Rust toolchain that can build freestanding code, core library included: rustup's
+//! library source where rustup can get it, else Debian's packages.
 
 use std::path::Path;
 use std::process::Command;
 
-use crate::command::{stdout, succeeds};
-use crate::{Error, Progress, apt};
+use npa_plugin::build::{TARGET, Toolchain};
 
-/// Target of everything that runs without an operating system below it.
-pub(crate) const TARGET: &str = "x86_64-unknown-none";
+use crate::command::succeeds;
+use crate::{Error, Progress, apt};
 
 /// Debian's compiler, build tool and library source of matching versions.
 const DEBIAN: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
@@ -17,25 +16,27 @@ const DEBIAN: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 ///
 /// # Errors
 /// When neither way works; the message says what to install.
-pub(crate) fn install(progress: &Progress) -> Result<(), Error> {
-    if has_target() || apt::missing(DEBIAN)?.is_empty() {
+pub(crate) fn install(workspace: &Path, progress: &Progress) -> Result<(), Error> {
+    // The shell's object needs the library compiled with its own flags; with the source there,
+    // plugin images need no more.
+    let usable = || Toolchain::locate(workspace, true);
+    if usable().is_ok() {
         return Ok(());
     }
     if which::which("rustup").is_ok() {
-        let added = progress.step(&format!("rustup target add {TARGET}"), || {
-            let done = succeeds(Command::new("rustup").args(["target", "add", TARGET]));
-            Ok::<bool, Error>(done && has_target())
+        let rustup = |arguments: &[&str]| {
+            succeeds(Command::new("rustup").current_dir(workspace).args(arguments))
+        };
+        let added = progress.step("rustup component add rust-src", || {
+            let done =
+                rustup(&["component", "add", "rust-src"]) && rustup(&["target", "add", TARGET]);
+            Ok::<bool, Error>(done && usable().is_ok())
         })?;
         if added {
             return Ok(());
         }
-        progress.note("rustup cannot get the target here: taking Debian's packages");
+        progress.note("rustup cannot get the library source here: taking Debian's packages");
     }
     apt::install(DEBIAN, None, progress)?;
-    if apt::missing(DEBIAN)?.is_empty() { Ok(()) } else { Err(Error::NoBareMetalRust) }
-}
-
-fn has_target() -> bool {
-    stdout(Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]))
-        .is_ok_and(|folder| Path::new(folder.trim()).is_dir())
+    usable().map(drop).map_err(Error::freestanding("code for x86_64-unknown-none"))
 }

@@ -23,11 +23,6 @@ fn source(layout: &Layout) -> PathBuf {
     layout.workspace().join("guest-shell/linux/module")
 }
 
-/// Whether the tree holds the module's sources.
-pub(crate) fn exists(layout: &Layout) -> bool {
-    source(layout).join("Kbuild").is_file() || source(layout).join("Makefile").is_file()
-}
-
 /// Builds the module for `kernel` unless it is current. `object` is the shell's prelinked
 /// freestanding object.
 ///
@@ -88,11 +83,31 @@ fn warnings(log: &str) -> String {
         .join("\n")
 }
 
-/// Key of the freestanding object.
-pub(crate) fn object_key(layout: &Layout) -> Result<String, Error> {
+/// Builds the shell's Rust half, one relocatable object for every kernel, unless it is current.
+///
+/// # Errors
+/// When it does not compile or link.
+pub(crate) fn object(layout: &Layout, progress: &Progress) -> Result<PathBuf, Error> {
+    let output = layout.cache().join("shell/core.o");
+    let flags = source(layout).join("rustflags");
+    let flags = fs::read_to_string(&flags).map_err(Error::io("read", &flags))?;
     let mut key = Key::new("shell object 1");
     plugins::freestanding_sources(layout, &mut key)?;
-    Ok(key.finish())
+    let key = key.finish();
+    if cache::is_current(&output, &key) {
+        return Ok(output);
+    }
+    progress.step("shell core (freestanding object)", || {
+        let scratch = cache::scratch(&layout.scratch(), "shell-object")?;
+        let made = scratch.join("core.o");
+        let flags: Vec<&str> =
+            flags.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        npa_plugin::build::build_object(layout.workspace(), "shell-linux", &flags, &[], &made)
+            .map_err(Error::freestanding("the shell's object"))?;
+        cache::commit(&made, &output, &key)?;
+        fs::remove_dir_all(&scratch).map_err(Error::io("remove", &scratch))
+    })?;
+    Ok(output)
 }
 
 #[cfg(test)]

@@ -32,14 +32,16 @@ const KMOD_LINKS: &[&str] = &["modprobe", "insmod", "rmmod", "lsmod", "modinfo",
 pub(crate) fn build(
     layout: &Layout,
     kernel: &Kernel,
-    stream: &Path,
+    programs: &[PathBuf],
     shell: Option<&Path>,
     progress: &Progress,
 ) -> Result<bool, Error> {
     let output = layout.initrd(kernel.series);
     let mut key = Key::new("guest image 2");
     key.text(&kernel.release).text(&MODULES.join(" ")).text(INIT).text(CONSOLE);
-    key.content(stream)?;
+    for program in programs {
+        key.content(program)?;
+    }
     if let Some(shell) = shell {
         key.content(shell)?;
     }
@@ -50,7 +52,7 @@ pub(crate) fn build(
         return Ok(false);
     }
     progress.step(&format!("guest image for {}", kernel.release), || {
-        let tree = fill(layout, kernel, stream, shell)?;
+        let tree = fill(layout, kernel, programs, shell)?;
         let scratch = cache::scratch(&layout.scratch(), &format!("guest-{}", kernel.series))?;
         let made = scratch.join("initrd");
         tree.write(&made)?;
@@ -66,7 +68,7 @@ const CONSOLE: &str = include_str!("guest-console.sh");
 fn fill(
     layout: &Layout,
     kernel: &Kernel,
-    stream: &Path,
+    programs: &[PathBuf],
     shell: Option<&Path>,
 ) -> Result<Tree, Error> {
     let mut tree = Tree::new();
@@ -76,8 +78,10 @@ fn fill(
     for link in KMOD_LINKS {
         tree.link(&format!("usr/bin/{link}"), "kmod");
     }
-    tree.stripped(layout, stream)?;
-    tree.libraries(stream)?;
+    for program in programs {
+        tree.stripped(layout, program)?;
+        tree.libraries(program)?;
+    }
     tree.busybox()?;
     let extra: Vec<PathBuf> = shell.map(Path::to_path_buf).into_iter().collect();
     add_modules(layout, &mut tree, kernel, MODULES, &extra)?;

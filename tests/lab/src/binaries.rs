@@ -9,7 +9,10 @@ use serde::Deserialize;
 
 /// Packages whose programs (of the same names) run in the lab host. `lab` itself is the
 /// running program.
-pub(crate) const PROGRAMS: [&str; 4] = ["vmm", "pf-control", "npa-plugin", "stream"];
+pub(crate) const PROGRAMS: [&str; 5] = ["vmm", "pf-control", "npa-plugin", "stream", "hostile"];
+
+/// Those that run in guests too, and are in the guest's image.
+pub(crate) const GUEST_PROGRAMS: [&str; 2] = ["stream", "hostile"];
 
 /// Where programs come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -54,7 +57,7 @@ pub(crate) fn provide(
     progress: &Progress,
 ) -> Result<Binaries> {
     if build {
-        progress.step("build vmm, pf-control, npa-plugin and stream", || {
+        progress.step(&format!("build {}", PROGRAMS.join(", ")), || {
             let mut command = Command::new("cargo");
             command.current_dir(workspace).args(["build", "--quiet"]);
             if profile == Profile::Release {
@@ -64,7 +67,11 @@ pub(crate) fn provide(
                 command.args(["-p", name]);
             }
             let status = command.status().context("cannot start cargo")?;
-            if status.success() { Ok(()) } else { bail!("cargo build failed ({status})") }
+            if status.success() {
+                Ok(())
+            } else {
+                bail!("cargo build failed ({status}); --no-build takes what is there")
+            }
         })?;
     }
     let folder = target_folder(workspace)?.join(match profile {
@@ -72,8 +79,11 @@ pub(crate) fn provide(
         Profile::Dev => "debug",
     });
     let binaries = Binaries { folder };
-    if !binaries.path("stream").is_file() {
-        bail!("{} does not exist: leave out --no-build", binaries.path("stream").display());
+    for name in GUEST_PROGRAMS {
+        let path = binaries.path(name);
+        if !path.is_file() {
+            bail!("{} does not exist: leave out --no-build", path.display());
+        }
     }
     Ok(binaries)
 }

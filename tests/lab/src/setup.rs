@@ -3,7 +3,7 @@
 use anyhow::Result;
 use images::{Images, Inputs, Layout, Progress};
 
-use crate::binaries::{self, Binaries, Profile};
+use crate::binaries::{self, Binaries, GUEST_PROGRAMS, Profile};
 use crate::workspace;
 
 /// Programs and images, ready to boot.
@@ -23,6 +23,9 @@ pub(crate) struct SetupOptions {
     /// Take programs as they are in the target folder instead of building them
     #[arg(long)]
     pub(crate) no_build: bool,
+    /// Go on without plugin images or shell module that do not build
+    #[arg(long)]
+    pub(crate) partial: bool,
     /// Which build of our programs to run
     #[arg(long, value_enum, default_value = "release")]
     pub(crate) profile: Profile,
@@ -30,7 +33,7 @@ pub(crate) struct SetupOptions {
 
 impl Default for SetupOptions {
     fn default() -> Self {
-        Self { no_build: false, profile: Profile::Release }
+        Self { no_build: false, partial: false, profile: Profile::Release }
     }
 }
 
@@ -41,9 +44,9 @@ pub(crate) fn prepare(options: SetupOptions, force: bool) -> Result<Setup> {
     let binaries =
         binaries::provide(layout.workspace(), options.profile, !options.no_build, &progress)?;
     let inputs = Inputs {
-        stream: binaries.path("stream"),
-        plugin_tool: binaries.path("npa-plugin"),
+        guest_programs: GUEST_PROGRAMS.map(|name| binaries.path(name)).to_vec(),
         programs: binaries.all()?.into_iter().map(|(_, path)| path).collect(),
+        partial: options.partial,
         force,
     };
     let images = images::prepare(&layout, &inputs, &progress)?;
