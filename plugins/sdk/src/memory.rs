@@ -49,6 +49,7 @@ impl Memory {
     }
 
     /// Number of ring entries that the shell chose, a power of two.
+    #[inline]
     pub fn entries(&self) -> u32 {
         self.entries
     }
@@ -59,6 +60,7 @@ impl Memory {
     }
 
     /// The device's address of the byte at `offset`.
+    #[inline]
     pub fn device_address(&self, offset: usize) -> u64 {
         self.device_address.wrapping_add(offset as u64)
     }
@@ -111,12 +113,14 @@ unsafe impl<T: Word> Send for Ring<T> {}
 
 impl<T: Word> Ring<T> {
     /// Reads word `index`, modulo the ring's length.
+    #[inline]
     pub fn load(&self, index: u32) -> T {
         // SAFETY: the mask keeps the index inside the ring, which lies inside the memory.
         unsafe { self.base.add(index as usize & self.mask).read_volatile() }
     }
 
     /// Writes word `index`, modulo the ring's length.
+    #[inline]
     pub fn store(&self, index: u32, value: T) {
         // SAFETY: the mask keeps the index inside the ring, which lies inside the memory.
         unsafe { self.base.add(index as usize & self.mask).write_volatile(value) }
@@ -125,17 +129,20 @@ impl<T: Word> Ring<T> {
 
 /// What the CPU wrote before is seen by the device before what it writes after: before a doorbell
 /// or an index. (x86-64 keeps stores in order; only the compiler must be told.)
+#[inline]
 pub fn publish() {
     compiler_fence(Ordering::Release);
 }
 
 /// What the CPU reads after is not older than what it read before: after a done bit or an index.
+#[inline]
 pub fn observe() {
     fence(Ordering::Acquire);
 }
 
 /// What the CPU wrote before is seen by the device before the CPU reads on: between "tell me" and
 /// "is there something already".
+#[inline]
 pub fn synchronise() {
     fence(Ordering::SeqCst);
 }

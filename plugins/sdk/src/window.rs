@@ -32,6 +32,7 @@ impl Window {
     }
 
     /// Where an access of `size` bytes at `offset` goes; `None` outside or misaligned.
+    #[inline]
     fn place(&self, offset: usize, size: usize) -> Option<*mut u8> {
         let inside = offset < self.length && self.length - offset >= size;
         // The cast keeps the offset within the window, checked just before.
@@ -39,6 +40,7 @@ impl Window {
     }
 
     /// Reads the 32-bit register at `offset` bytes.
+    #[inline]
     pub fn read32(&self, offset: usize) -> u32 {
         match self.place(offset, size_of::<u32>()) {
             // SAFETY: inside the window and aligned, as `place` checked; valid by `new`'s contract.
@@ -48,6 +50,7 @@ impl Window {
     }
 
     /// Writes the 32-bit register at `offset` bytes.
+    #[inline]
     pub fn write32(&self, offset: usize, value: u32) {
         if let Some(place) = self.place(offset, size_of::<u32>()) {
             // SAFETY: inside the window and aligned, as `place` checked; valid by `new`'s contract.
@@ -56,6 +59,7 @@ impl Window {
     }
 
     /// Writes the 16-bit register at `offset` bytes.
+    #[inline]
     pub fn write16(&self, offset: usize, value: u16) {
         if let Some(place) = self.place(offset, size_of::<u16>()) {
             // SAFETY: inside the window and aligned, as `place` checked; valid by `new`'s contract.

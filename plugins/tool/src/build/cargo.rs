@@ -37,6 +37,9 @@ pub(super) fn compile(order: &Freestanding, product: Product) -> Result<PathBuf,
             command.arg("-Zbuild-std-features=compiler-builtins-mem");
         }
     }
+    if order.whole_program {
+        command.args(["--config", "profile.guest.lto=\"fat\""]);
+    }
     command.env("CARGO_ENCODED_RUSTFLAGS", order.rustflags.join("\u{1f}"));
     command.env("CARGO_TERM_COLOR", "never").env("CARGO_TERM_PROGRESS_WHEN", "never");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

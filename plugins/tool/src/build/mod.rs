@@ -17,8 +17,10 @@ use crate::image::Image;
 use cargo::Product;
 
 /// Compiler flags of all code that a guest's kernel mode runs: `endbr64` at every function whose
-/// address is taken, and neither jump tables (their jumps are not tracked) nor trapping fillers.
-const RUSTFLAGS: &[&str] = &["-Zcf-protection=branch", "-Cjump-tables=no", "-Ztrap-unreachable=no"];
+/// address is taken, neither jump tables (their jumps are not tracked) nor trapping fillers, and
+/// direct calls rather than calls through a table of addresses, which would need relocation.
+const RUSTFLAGS: &[&str] =
+    &["-Zcf-protection=branch", "-Cjump-tables=no", "-Ztrap-unreachable=no", "-Zplt=yes"];
 
 /// One compilation for [`TARGET`].
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ struct Freestanding {
     own_memory_functions: bool,
     /// The core library must be compiled with the same flags.
     core_from_source: bool,
+    /// All crates are optimised as one.
+    whole_program: bool,
     /// Builds with different flags do not share a target folder.
     folder: &'static str,
 }
@@ -59,6 +63,7 @@ pub fn build_blob(workspace: &Path, package: &str, out: &Path) -> Result<Image, 
         features: strings(&["blob"]),
         own_memory_functions: true,
         core_from_source: false,
+        whole_program: true,
         folder: "blob",
     };
     let archive = cargo::compile(&order, Product::StaticLibrary)?;
@@ -104,6 +109,7 @@ pub fn build_object(
         features: strings(features),
         own_memory_functions: false,
         core_from_source: true,
+        whole_program: false,
         folder: "object",
     };
     let archive = cargo::compile(&order, Product::StaticLibrary)?;
@@ -130,6 +136,7 @@ pub fn build_executable(
         features: strings(features),
         own_memory_functions: true,
         core_from_source: false,
+        whole_program: false,
         folder: "executable",
     };
     let program = cargo::compile(&order, Product::Executable)?;

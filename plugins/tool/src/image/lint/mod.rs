@@ -51,9 +51,12 @@ impl fmt::Display for Rule {
     }
 }
 
+/// Whether an instruction breaks a rule.
+type Breaks = fn(&Instruction, &InstructionInfo) -> bool;
+
 /// Rules on one decoded instruction, in the order in which they are asked; the first that is
 /// broken is reported.
-const RULES: &[(Rule, fn(&Instruction, &InstructionInfo) -> bool)] = &[
+const RULES: &[(Rule, Breaks)] = &[
     (Rule::VectorOrFloat, registers::breaks),
     (Rule::Privileged, trapping::is_privileged),
     (Rule::Trapping, trapping::is_trapping),
