@@ -38,8 +38,12 @@ pub enum SwitchEvent {
     StepFailed,
     /// The guest did not finish its half in time.
     Deadline,
-    /// The VF was reset behind our back, or is gone.
+    /// The VF is gone, or cannot be used any more.
     VfLost,
+    /// The VF was reset behind our back (its PF was) and could be brought up again.
+    VfReset,
+    /// All of the work that [`SwitchEvent::VfReset`] set off is done.
+    VfRecovered,
     /// A valid shell page was registered.
     GuestRegister,
     /// [`Command::Unregister`].
@@ -67,7 +71,7 @@ pub enum SwitchEvent {
 
 impl SwitchEvent {
     /// All events.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Attach,
         Self::Detach,
         Self::Prepared,
@@ -79,6 +83,8 @@ impl SwitchEvent {
         Self::StepFailed,
         Self::Deadline,
         Self::VfLost,
+        Self::VfReset,
+        Self::VfRecovered,
         Self::GuestRegister,
         Self::GuestUnregister,
         Self::GuestAccept,
@@ -120,7 +126,9 @@ impl SwitchEvent {
             | Self::Released
             | Self::StepFailed
             | Self::Deadline
-            | Self::VfLost => Origin::Host,
+            | Self::VfLost
+            | Self::VfReset
+            | Self::VfRecovered => Origin::Host,
             Self::GuestRegister
             | Self::GuestUnregister
             | Self::GuestAccept
@@ -166,7 +174,8 @@ pub enum SwitchAction {
     ServePath,
     /// Have the daemon move address and forwarding back.
     PfQuiesce,
-    /// Write the revoked word in the shell page.
+    /// Write the revoked word in the shell page, from which on the guest may reuse all memory that
+    /// the VF knew: only once the VF is stopped.
     SetRevoked,
     /// Put the dead page over the window.
     MapDeadPage,

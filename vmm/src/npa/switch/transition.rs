@@ -84,6 +84,8 @@ const MOVE: Work = forward(&[A::PfInit, A::PfActivate, A::DrainPath], SwitchEven
 const RETURN: Work = forward(&[A::ServePath, A::PfQuiesce], SwitchEvent::PathReturned);
 const STAND_BY: Work =
     Work { actions: &[A::StandbyPath], then: None, on_failure: OnFailure::Abort };
+/// The VF comes up again under the plugin, which then sets up its rings anew.
+const RECOVER: Work = forward(&[A::InitVf], SwitchEvent::VfRecovered);
 const NOTIFY: Work = Work { actions: &[A::Notify], then: None, on_failure: OnFailure::Continue };
 
 /// After the guest's own quiesce: the landing is filled again while the guest still sees
@@ -95,12 +97,12 @@ const RELEASE: Work = backward(
 
 /// A revoke before address and forwarding moved.
 const REVOKE_UNMOVED: Work =
-    backward(&[A::SetRevoked, A::MapDeadPage, A::StopVf, A::UnwireVectors], SwitchEvent::Revoked);
+    backward(&[A::MapDeadPage, A::StopVf, A::SetRevoked, A::UnwireVectors], SwitchEvent::Revoked);
 
 /// A revoke of a VF that has, or may have, the address: the emulated path serves before the
 /// address comes back to it.
 const REVOKE_MOVED: Work = backward(
-    &[A::SetRevoked, A::MapDeadPage, A::StopVf, A::ServePath, A::PfQuiesce, A::UnwireVectors],
+    &[A::MapDeadPage, A::StopVf, A::SetRevoked, A::ServePath, A::PfQuiesce, A::UnwireVectors],
     SwitchEvent::Revoked,
 );
 
@@ -185,23 +187,32 @@ pub const fn transition(phase: Phase, event: SwitchEvent) -> Next {
         (P::Returned, E::GuestQuiesced) => to_do(P::Releasing, RELEASE),
         (P::Releasing, E::Released) => to_do(P::Emulated, NOTIFY),
 
+        // The PF was reset. Where the guest just waits for nothing, the plugin can set up its rings
+        // again; in the middle of a switch, nobody could tell which of its steps still hold.
+        (P::Active, E::VfReset) => to_do(P::Active, RECOVER),
+        (P::Active, E::VfRecovered) => to_do(P::Active, NOTIFY),
+
         // An attach that fails before the guest knows of it.
-        (P::Preparing, E::StepFailed | E::VfLost) => {
+        (P::Preparing, E::StepFailed | E::VfLost | E::VfReset) => {
             to_do(P::Withdrawing { registered: true }, WITHDRAW_UNSEEN)
         }
         (P::Withdrawing { registered: true }, E::Released) => to(P::Emulated),
         (P::Withdrawing { registered: false }, E::Released) => to(P::Unregistered),
 
         // Forced revoke.
-        (P::Offered | P::Landed, E::Deadline | E::GuestFail | E::VfLost | E::StepFailed)
-        | (P::Loading, E::GuestFail | E::VfLost | E::StepFailed) => {
+        (
+            P::Offered | P::Landed,
+            E::Deadline | E::GuestFail | E::VfLost | E::VfReset | E::StepFailed,
+        )
+        | (P::Loading, E::GuestFail | E::VfLost | E::VfReset | E::StepFailed) => {
             to_do(P::Revoking(phase.view()), REVOKE_UNMOVED)
         }
         (
             P::Granted | P::Draining | P::Returned,
-            E::Deadline | E::GuestFail | E::VfLost | E::StepFailed,
+            E::Deadline | E::GuestFail | E::VfLost | E::VfReset | E::StepFailed,
         )
-        | (P::Moving | P::Active | P::Returning, E::GuestFail | E::VfLost | E::StepFailed) => {
+        | (P::Moving | P::Returning, E::GuestFail | E::VfLost | E::VfReset | E::StepFailed)
+        | (P::Active, E::GuestFail | E::VfLost | E::StepFailed) => {
             to_do(P::Revoking(phase.view()), REVOKE_MOVED)
         }
         (P::Revoking(_), E::Revoked) => to_do(P::Failed { held: true }, RELEASE_REVOKED),
@@ -246,7 +257,9 @@ pub const fn transition(phase: Phase, event: SwitchEvent) -> Next {
             | E::Released
             | E::StepFailed
             | E::Deadline
-            | E::VfLost,
+            | E::VfLost
+            | E::VfReset
+            | E::VfRecovered,
         ) => stay(phase, Verdict::Ignored),
         (
             phase,
@@ -320,7 +333,7 @@ impl Switch {
         self.generation
     }
 
-    /// How many VFs the guest lost by force.
+    /// How many times the guest lost a VF by force, or had it reset.
     pub const fn resets(&self) -> u32 {
         self.resets
     }
@@ -336,7 +349,11 @@ impl Switch {
                 count => count,
             };
         }
-        if matches!(next.phase, Phase::Revoking(_)) && !matches!(self.phase, Phase::Revoking(_)) {
+        // Not before: a shell that sees the count move sets up the VF's rings again, unless it
+        // sees that the VF is gone.
+        if matches!((self.phase, event), (Phase::Revoking(_), SwitchEvent::Revoked))
+            || matches!((self.phase, event), (Phase::Active, SwitchEvent::VfRecovered))
+        {
             self.resets = self.resets.wrapping_add(1);
         }
         self.phase = next.phase;

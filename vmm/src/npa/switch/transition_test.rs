@@ -163,8 +163,14 @@ fn every_guest_half_ends_at_its_deadline_and_no_other_phase_has_one() {
 
 #[test]
 fn losing_the_vf_ends_in_the_way_back_from_every_phase_that_uses_it() {
-    for phase in Phase::ALL {
-        let next = transition(phase, SwitchEvent::VfLost);
+    for (phase, event) in Phase::ALL
+        .into_iter()
+        .flat_map(|phase| [(phase, SwitchEvent::VfLost), (phase, SwitchEvent::VfReset)])
+    {
+        if (phase, event) == (Phase::Active, SwitchEvent::VfReset) {
+            continue;
+        }
+        let next = transition(phase, event);
         let on_the_way_back = matches!(
             phase,
             Phase::Releasing
@@ -187,8 +193,10 @@ fn the_guest_sees_failed_only_when_the_vf_can_do_no_harm() {
             assert_eq!(event, SwitchEvent::Revoked, "{phase:?}");
         }
         if let (Phase::Revoking(_), Some(work)) = (next.phase, next.work) {
-            assert!(work.actions.contains(&SwitchAction::StopVf));
-            assert!(work.actions.contains(&SwitchAction::MapDeadPage));
+            let at = |action| work.actions.iter().position(|each| *each == action);
+            assert!(at(SwitchAction::MapDeadPage).is_some());
+            assert!(at(SwitchAction::MapDeadPage) < at(SwitchAction::StopVf));
+            assert!(at(SwitchAction::StopVf) < at(SwitchAction::SetRevoked));
         }
     }
 }
@@ -280,4 +288,31 @@ fn twenty_rounds_end_where_they_began() {
         assert_eq!((switch.phase(), switch.generation()), (Phase::Emulated, round));
     }
     assert_eq!(switch.resets(), 0);
+}
+
+#[test]
+fn a_reset_vf_comes_back_or_is_revoked() {
+    use SwitchEvent as E;
+    let mut switch = Switch::default();
+    for event in [
+        E::GuestRegister,
+        E::Attach,
+        E::Prepared,
+        E::GuestAccept,
+        E::LandingWritten,
+        E::GuestReady,
+        E::PathMoved,
+        E::GuestSwitched,
+    ] {
+        switch.apply(event);
+    }
+    let next = switch.apply(E::VfReset);
+    assert_eq!((next.phase, next.work.unwrap().then), (Phase::Active, Some(E::VfRecovered)));
+    assert_eq!(switch.resets(), 0);
+    assert!(has(switch.apply(E::VfRecovered).work, SwitchAction::Notify));
+    assert_eq!(switch.resets(), 1);
+    assert!(matches!(switch.apply(E::StepFailed).phase, Phase::Revoking(_)));
+    assert_eq!(switch.resets(), 1);
+    switch.apply(E::Revoked);
+    assert_eq!(switch.resets(), 2);
 }

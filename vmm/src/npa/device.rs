@@ -1,0 +1,198 @@
+//! An accelerated device: ties registers, window, switch and control thread together and gives
+//! them a place on the PCI function of the emulated device. Knows nothing of its class but the
+//! code that it shows.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use npa_abi::pci::{
+    CAP_ID_VENDOR, CAP_MAGIC, CAP_VENDOR_ID, DEAD_BYTE, NPA_BAR, NPA_BAR_SIZE,
+    REGISTER_PAGE_OFFSET, VIRTIO_PCI_CAP_VENDOR_CFG, WINDOW_OFFSET, WINDOW_SIZE,
+};
+use npa_abi::shell_page::LANDING_LENGTH_DEFAULT;
+use npa_abi::{Class, PAGE_SIZE};
+
+use super::actions::Hardware;
+use super::control::Control;
+use super::core::{Core, Timing};
+use super::hardware::VfPool;
+use super::outcome::{SwitchError, pool_ready};
+use super::registers::RegisterWrite;
+use super::status::Status;
+use super::switch::{Phase, SwitchEvent};
+use super::window::{Window, WindowError};
+use crate::pci::BarKind;
+use crate::virtio::pci::{BarSpec, Connection, PciExtension};
+use crate::vm::{GuestRam, MemorySlots};
+
+/// What is particular to one accelerated device.
+#[derive(Clone, Debug)]
+pub struct AccelerationConfig {
+    /// Name of the device, as `net0`.
+    pub id: String,
+    /// What it is.
+    pub class: Class,
+    /// Deadlines.
+    pub timing: Timing,
+    /// Bytes of landing asked of the guest, whole pages, at most 256 KiB.
+    pub landing_length: u32,
+}
+
+impl AccelerationConfig {
+    /// The defaults for device `id`.
+    pub fn new(id: impl Into<String>, class: Class) -> Self {
+        Self {
+            id: id.into(),
+            class,
+            timing: Timing::default(),
+            landing_length: LANDING_LENGTH_DEFAULT,
+        }
+    }
+}
+
+/// Why an accelerated device could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AccelerationError {
+    /// No window.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// No thread or eventfd.
+    #[error("cannot start the control thread")]
+    Thread(#[source] io::Error),
+}
+
+/// The operator's side of an accelerated device. Cheap to clone; usable from any thread.
+#[derive(Clone)]
+pub struct Acceleration {
+    core: Arc<Core>,
+    pool: Arc<dyn VfPool>,
+}
+
+/// The guest's side of an accelerated device: the NPA BAR and capability.
+pub struct NpaExtension {
+    core: Arc<Core>,
+    window: Arc<Mutex<Window>>,
+    // Dropped first, so that the thread has ended when the rest goes.
+    _control: Control,
+}
+
+/// Makes an accelerated device on guest memory `ram`.
+///
+/// # Errors
+/// [`AccelerationError`].
+pub fn accelerate(
+    config: AccelerationConfig,
+    hardware: Hardware,
+    ram: GuestRam,
+    slots: Arc<MemorySlots>,
+) -> Result<(Acceleration, NpaExtension), AccelerationError> {
+    let AccelerationConfig { id, class, timing, landing_length } = config;
+    let core = Core::new(id, class as u16, landing_length, timing, ram)
+        .map_err(AccelerationError::Thread)?;
+    let core = Arc::new(core);
+    let window = Arc::new(Mutex::new(Window::new(slots)?));
+    let pool = Arc::clone(&hardware.pool);
+    let control = Control::spawn(Arc::clone(&core), hardware, Arc::clone(&window))
+        .map_err(AccelerationError::Thread)?;
+    let extension = NpaExtension { core: Arc::clone(&core), window, _control: control };
+    Ok((Acceleration { core, pool }, extension))
+}
+
+impl Acceleration {
+    /// The device's name.
+    pub fn id(&self) -> &str {
+        &self.core.id
+    }
+
+    /// Puts the device on a VF. Returns once the VF carries the traffic.
+    ///
+    /// # Errors
+    /// [`SwitchError`]; the device is then on its emulated path and no VF is held.
+    pub fn attach(&self) -> Result<(), SwitchError> {
+        self.core.request(SwitchEvent::Attach).map(drop)
+    }
+
+    /// Takes the device off its VF. Returns once the VF is back in its pool.
+    ///
+    /// # Errors
+    /// [`SwitchError::PoolAway`] before anything was changed; [`SwitchError::Forced`] when the
+    /// guest did not take part, and the VF is back all the same.
+    pub fn detach(&self) -> Result<(), SwitchError> {
+        let (phase, lease) = {
+            let state = self.core.lock();
+            (state.switch.phase(), state.lease)
+        };
+        if phase == Phase::Active {
+            pool_ready(self.pool.as_ref(), lease)?;
+        }
+        self.core.request(SwitchEvent::Detach).map(drop)
+    }
+
+    /// How the device stands.
+    pub fn status(&self) -> Status {
+        Status::of(&self.core.lock())
+    }
+}
+
+impl NpaExtension {
+    fn window(&self) -> std::sync::MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PciExtension for NpaExtension {
+    fn capability(&self) -> Vec<u8> {
+        // `npa_abi::pci::NpaCapability`, field by field.
+        let mut bytes = vec![CAP_ID_VENDOR, 0, 0, VIRTIO_PCI_CAP_VENDOR_CFG];
+        bytes.extend_from_slice(&CAP_VENDOR_ID.to_le_bytes());
+        bytes.extend_from_slice(&[NPA_BAR, 0]);
+        for word in
+            [CAP_MAGIC, REGISTER_PAGE_OFFSET as u32, WINDOW_OFFSET as u32, WINDOW_SIZE as u32]
+        {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        bytes[2] = bytes.len() as u8;
+        bytes
+    }
+
+    fn bar(&self) -> BarSpec {
+        let kind = BarKind::Memory64 { prefetchable: true };
+        BarSpec { index: NPA_BAR, kind, size: NPA_BAR_SIZE }
+    }
+
+    fn connected(&mut self, connection: Connection) {
+        if self.core.connection.set(connection).is_err() {
+            tracing::error!(device = self.core.id, "connected twice");
+        }
+    }
+
+    fn bar_read(&mut self, offset: u64, data: &mut [u8]) {
+        match offset.checked_sub(REGISTER_PAGE_OFFSET) {
+            Some(at) if at < PAGE_SIZE as u64 => self.core.view().read(at, data),
+            _ => data.fill(DEAD_BYTE),
+        }
+    }
+
+    fn bar_write(&mut self, offset: u64, data: &[u8]) {
+        if let Some(at) = offset.checked_sub(REGISTER_PAGE_OFFSET)
+            && at < PAGE_SIZE as u64
+        {
+            self.core.write(RegisterWrite::decode(at, data));
+        }
+    }
+
+    fn bar_placed(&mut self, base: Option<u64>) {
+        // Out of reach of the guest's arithmetic: a BAR is placed where it fits.
+        let gpa = base.and_then(|base| base.checked_add(WINDOW_OFFSET));
+        if let Err(error) = self.window().place(gpa) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(device = self.core.id, error, "the VF window reads ones");
+        }
+    }
+
+    fn device_status_changed(&mut self, _status: u8) {}
+
+    fn reset(&mut self) {
+        self.core.reset();
+    }
+}

@@ -1,0 +1,83 @@
+//! The VM's VFIO container: what its VFs may reach by DMA. It exists while a VF is open; all
+//! guest RAM is mapped before the first VF's driver could start DMA, at the addresses that the
+//! guest knows. Never maps anything else.
+#![allow(unsafe_code)] // Hands guest RAM to devices.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use vfio_ioctls::{VfioContainer, VfioError};
+
+use super::VfError;
+use crate::vm::{Hypervisor, Memory};
+
+/// Makes the container when the first VF of the VM is opened; all devices of a VM share one.
+#[derive(Clone)]
+pub struct VfioSpace {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    memory: Arc<Memory>,
+    hypervisor: Arc<dyn Hypervisor>,
+    /// The container of the VFs that are open now.
+    open: Mutex<Weak<Container>>,
+}
+
+/// A container in use. Guest RAM is unmapped by the kernel when its last VF is closed.
+pub(super) struct Container {
+    vfio: Arc<VfioContainer>,
+    mapped: Mutex<bool>,
+    /// RAM must outlive its DMA mappings.
+    memory: Arc<Memory>,
+}
+
+impl VfioSpace {
+    /// VFs of this VM reach `memory`.
+    pub fn new(memory: Arc<Memory>, hypervisor: Arc<dyn Hypervisor>) -> Self {
+        let open = Mutex::new(Weak::new());
+        Self { inner: Arc::new(Inner { memory, hypervisor, open }) }
+    }
+
+    /// The container, made now if no VF is open.
+    pub(super) fn container(&self) -> Result<Arc<Container>, VfError> {
+        let mut open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(container) = open.upgrade() {
+            return Ok(container);
+        }
+        let kvm = self.inner.hypervisor.vfio_device().map_err(VfError::Kvm)?;
+        let vfio = VfioContainer::new(Some(kvm)).map_err(|error| match error {
+            VfioError::OpenContainer(error) => VfError::Container(error),
+            source => VfError::Vfio { vf: "(none yet)".to_owned(), source },
+        })?;
+        let container = Arc::new(Container {
+            vfio: Arc::new(vfio),
+            mapped: Mutex::new(false),
+            memory: self.inner.memory.clone(),
+        });
+        *open = Arc::downgrade(&container);
+        Ok(container)
+    }
+}
+
+impl Container {
+    pub(super) fn vfio(&self) -> &Arc<VfioContainer> {
+        &self.vfio
+    }
+
+    /// Lets the container's VFs reach guest RAM. Needs a VF in the container, for the kernel
+    /// has no IOMMU domain before.
+    pub(super) fn map_memory(&self) -> Result<(), VfError> {
+        let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        if *mapped {
+            return Ok(());
+        }
+        for range in self.memory.ranges() {
+            // SAFETY: guest RAM stays mapped as long as `self.memory`, which is dropped after the
+            // container's file; it is only accessed through vm-memory's volatile accessors.
+            unsafe { self.vfio.vfio_dma_map(range.gpa, range.len as usize, range.host as *mut u8) }
+                .map_err(VfError::Dma)?;
+        }
+        *mapped = true;
+        Ok(())
+    }
+}

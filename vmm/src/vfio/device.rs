@@ -1,0 +1,305 @@
+//! An open VF: control page through the kernel, data pages for mapping, interrupts as eventfds.
+//! Divides BARs page by page; only pages that were named as data are given out, and never one
+//! that holds the MSI-X table.
+#![allow(unsafe_code)] // Borrows the VFIO file descriptor for mapping.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use npa_abi::PAGE_SIZE;
+use pf_control::ops::{Region, RegionKind};
+use pf_control::vf_control::{self, ControlRegion, VfConfig, VfControl, VfEvent};
+use vfio_bindings::bindings::vfio::{
+    VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX,
+    VFIO_REGION_INFO_FLAG_MMAP,
+};
+use vfio_ioctls::{VfioDevice, VfioError};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::VfError;
+use super::container::{Container, VfioSpace};
+use super::msix::msix_pages;
+use crate::npa::hardware::{DeviceMemory, Vf, VfGrant, VfOpener};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+impl VfOpener for VfioSpace {
+    fn open(&mut self, grant: &VfGrant) -> Result<Box<dyn Vf>, VfError> {
+        Ok(Box::new(VfioVf::open(self, grant)?))
+    }
+}
+
+/// See the module.
+struct VfioVf {
+    name: String,
+    // Dropped in this order: the control module and the device before the container.
+    control: Box<dyn VfControl>,
+    device: Arc<Device>,
+    _container: Arc<Container>,
+    regions: Vec<Region>,
+    vectors: VfVectors,
+    /// Signalled when the kernel wants the VF back.
+    request: EventFd,
+    wanted_back: bool,
+    stopped: bool,
+}
+
+/// The VF's MSI-X vectors. All of them always have an eventfd, so that connecting one to the
+/// guest is a change of that vector alone.
+struct VfVectors {
+    /// One for each vector, where it leads nowhere else.
+    own: Vec<EventFd>,
+    /// The one that announces events of the control page.
+    control: Option<u16>,
+}
+
+/// The VFIO device. Dropping it closes the VF and leaves its group.
+struct Device(Option<VfioDevice>);
+
+impl Device {
+    fn get(&self) -> &VfioDevice {
+        self.0.as_ref().expect("the device is there until it is dropped")
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let device = self.0.take();
+        // vfio-ioctls panics here when the function has vanished from sysfs, which it does as
+        // soon as the kernel, waiting for this very moment, gets the VF back. Its file is closed
+        // by then, and its group goes with the container.
+        if catch_unwind(AssertUnwindSafe(|| drop(device))).is_err() {
+            tracing::warn!("a VF was removed from the machine while it was closed");
+        }
+    }
+}
+
+/// BAR 0 of a VF through the kernel: works for pages that are mapped nowhere.
+struct Registers {
+    device: Arc<Device>,
+    bar: u32,
+}
+
+impl ControlRegion for Registers {
+    fn read32(&self, offset: u32) -> u32 {
+        // What cannot be read reads as ones, like a function that is gone.
+        let mut word = [0xff; 4];
+        self.device.get().region_read(self.bar, &mut word, offset.into());
+        u32::from_le_bytes(word)
+    }
+
+    fn write32(&self, offset: u32, value: u32) {
+        self.device.get().region_write(self.bar, &value.to_le_bytes(), offset.into());
+    }
+}
+
+impl VfioVf {
+    fn open(space: &VfioSpace, grant: &VfGrant) -> Result<Self, VfError> {
+        let acquired = &grant.acquired;
+        let name = acquired.vf.to_string();
+        let path = check_bound(&name)?;
+        let container = space.container()?;
+        let vfio = Arc::clone(container.vfio());
+        let device = VfioDevice::new(&path, vfio, false)
+            .map_err(|error| open_error(error, &name, acquired.iommu_group))?;
+        let device = Arc::new(Device(Some(device)));
+        container.map_memory()?;
+        let bar = acquired
+            .regions
+            .iter()
+            .find(|region| region.kind == RegionKind::Control)
+            .map_or(0, |region| region.bar);
+        let registers = Registers { device: Arc::clone(&device), bar: bar.into() };
+        let control = vf_control::open(acquired.pci_ids.vendor, acquired.pci_ids.device, registers)
+            .map_err(|source| VfError::Control { vf: name.clone(), source })?;
+        let request = event()?;
+        let vectors = VfVectors::new(&device, &name, acquired.vectors.control)?;
+        let vf = Self {
+            control,
+            vectors,
+            request,
+            regions: acquired.regions.clone(),
+            wanted_back: false,
+            stopped: false,
+            _container: container,
+            name,
+            device,
+        };
+        vf.vectors.connect(&vf, &[])?;
+        // Kernels without this interrupt only complain in their log instead of asking.
+        if vf.device.get().get_irq_info(VFIO_PCI_REQ_IRQ_INDEX).is_some_and(|irq| irq.count > 0) {
+            vf.vfio(vf.device.get().enable_irq(VFIO_PCI_REQ_IRQ_INDEX, vec![&vf.request]))?;
+        }
+        Ok(vf)
+    }
+
+    fn vfio<T>(&self, result: Result<T, VfioError>) -> Result<T, VfError> {
+        result.map_err(|source| VfError::Vfio { vf: self.name.clone(), source })
+    }
+
+    fn region_error(&self, bar: u8, offset: u64, length: u64, reason: &'static str) -> VfError {
+        VfError::Region { vf: self.name.clone(), bar, offset, length, reason }
+    }
+}
+
+impl VfVectors {
+    fn new(device: &Device, name: &str, control: Option<u16>) -> Result<Self, VfError> {
+        let count = device.get().get_irq_info(VFIO_PCI_MSIX_IRQ_INDEX).map_or(0, |irq| irq.count);
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        if let Some(vector) = control.filter(|vector| *vector >= count) {
+            return Err(VfError::Vector { vf: name.to_owned(), vector, count });
+        }
+        let own = (0..count).map(|_| event()).collect::<Result<_, _>>()?;
+        Ok(Self { own, control })
+    }
+
+    /// Connects the vectors named in `guest` to the eventfds named with them, all others to our
+    /// own.
+    fn connect(&self, vf: &VfioVf, guest: &[(u16, &EventFd)]) -> Result<(), VfError> {
+        let mut events: Vec<&EventFd> = self.own.iter().collect();
+        let count = events.len() as u16;
+        for &(vector, event) in guest {
+            let taken = self.control == Some(vector);
+            match events.get_mut(usize::from(vector)).filter(|_| !taken) {
+                Some(slot) => *slot = event,
+                None => return Err(VfError::Vector { vf: vf.name.clone(), vector, count }),
+            }
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        vf.vfio(vf.device.get().enable_msix(events))
+    }
+
+    fn control_event(&self) -> Option<&EventFd> {
+        self.own.get(usize::from(self.control?))
+    }
+}
+
+impl Vf for VfioVf {
+    fn init(&mut self, config: &VfConfig) -> Result<(), VfError> {
+        let failed = |source| VfError::Control { vf: self.name.clone(), source };
+        let identity = self.control.init(config).map_err(failed)?;
+        self.stopped = false;
+        let link = self.control.link_up();
+        tracing::debug!(vf = self.name, mac = ?identity.mac, link, "the VF is up");
+        self.control.rearm();
+        Ok(())
+    }
+
+    fn data(&self, bar: u8, offset: u64, length: u64) -> Result<DeviceMemory<'_>, VfError> {
+        let error = |reason| self.region_error(bar, offset, length, reason);
+        let end = offset.checked_add(length).ok_or_else(|| error("it is too large"))?;
+        if !offset.is_multiple_of(PAGE) || !length.is_multiple_of(PAGE) || length == 0 {
+            return Err(error("it is not made of whole pages"));
+        }
+        let named = |region: &Region| {
+            region.kind == RegionKind::Data
+                && region.bar == bar
+                && region.offset <= offset
+                && end <= region.offset.saturating_add(region.length)
+        };
+        if !self.regions.iter().any(named) {
+            return Err(error("they are not data pages"));
+        }
+        let device = self.device.get();
+        let index = u32::from(bar);
+        if bar > 5 || end > device.get_region_size(index) {
+            return Err(error("the BAR is smaller"));
+        }
+        if device.get_region_flags(index) & VFIO_REGION_INFO_FLAG_MMAP == 0 {
+            return Err(error("the kernel does not let this BAR be mapped"));
+        }
+        let config = |at: u16, len: usize| {
+            let mut bytes = [0xff; 4];
+            device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut bytes[..len], at.into());
+            u32::from_le_bytes(bytes) & (u32::MAX >> (32 - 8 * len as u32))
+        };
+        if msix_pages(config)
+            .iter()
+            .any(|(at, pages)| *at == bar && pages.start < end && offset < pages.end)
+        {
+            return Err(error("the MSI-X table is in these pages"));
+        }
+        // SAFETY: the descriptor stays open as long as `self.device`, which `self` owns.
+        let file = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
+        Ok(DeviceMemory { file, offset: device.get_region_offset(index) + offset })
+    }
+
+    fn wire(&mut self, vectors: &[(u16, &EventFd)]) -> Result<(), VfError> {
+        self.vectors.connect(self, vectors)
+    }
+
+    fn unwire(&mut self) -> Result<(), VfError> {
+        self.vectors.connect(self, &[])
+    }
+
+    fn stop(&mut self) {
+        self.control.force_quiesce();
+        self.stopped = true;
+    }
+
+    fn signals(&self) -> Vec<RawFd> {
+        let control = self.vectors.control_event().map(AsRawFd::as_raw_fd);
+        control.into_iter().chain([self.request.as_raw_fd()]).collect()
+    }
+
+    fn poll_event(&mut self) -> Option<VfEvent> {
+        if self.request.read().is_ok() && !std::mem::replace(&mut self.wanted_back, true) {
+            return Some(VfEvent::Gone);
+        }
+        if self.stopped || self.vectors.control_event()?.read().is_err() {
+            return None;
+        }
+        let event = self.control.poll_event();
+        self.control.rearm();
+        if event.is_some() {
+            // There may be more; the vector does not fire again for it.
+            drop(self.vectors.control_event()?.write(1));
+        }
+        event
+    }
+}
+
+fn event() -> Result<EventFd, VfError> {
+    EventFd::new(EFD_NONBLOCK).map_err(VfError::Event)
+}
+
+/// Whether the VF is there and vfio-pci has it; answers its place in sysfs.
+fn check_bound(vf: &str) -> Result<PathBuf, VfError> {
+    let path = Path::new("/sys/bus/pci/devices").join(vf);
+    if !path.exists() {
+        return Err(VfError::Missing { vf: vf.to_owned() });
+    }
+    let link = path.join("driver");
+    let driver = match fs::read_link(&link) {
+        Ok(target) => {
+            target.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "no driver".to_owned(),
+        Err(source) => return Err(VfError::Sysfs { path: link, source }),
+    };
+    if driver != "vfio-pci" {
+        return Err(VfError::NotBound { vf: vf.to_owned(), driver });
+    }
+    Ok(path)
+}
+
+fn open_error(error: VfioError, vf: &str, group: u32) -> VfError {
+    match error {
+        VfioError::OpenGroup(reason, _) => {
+            let advice = match reason.raw_os_error() {
+                Some(libc::EBUSY) => "another process has it open",
+                Some(libc::ENOENT) => "the VF is not bound to vfio-pci",
+                _ => "let this user read and write it, or have pf-control do so",
+            };
+            VfError::Group { group, reason, advice }
+        }
+        VfioError::GroupViable => VfError::NotViable { group },
+        source => VfError::Vfio { vf: vf.to_owned(), source },
+    }
+}
