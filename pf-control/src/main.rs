@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use pf_control::client::Client;
 use pf_control::ops::{Request, VfEntry};
 use pf_control::server;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -66,7 +66,11 @@ struct List {
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::List(args) => list(&args),

@@ -84,7 +84,7 @@ pub enum InventoryError {
         driver: Option<String>,
     },
     /// A file could not be read or written.
-    #[error("cannot {verb} {}: {source}{}", path.display(), advice(source))]
+    #[error("cannot {verb} {}{}", path.display(), advice(source))]
     File {
         /// What was tried: "read" or "write".
         verb: &'static str,

@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(1);
 
 /// A request that the kernel refused or did not answer.
 #[derive(Debug, thiserror::Error)]
-#[error("{request}: {source}")]
+#[error("{request}")]
 pub struct NetlinkError {
     /// What was asked, in words.
     pub request: String,
@@ -32,6 +32,11 @@ impl NetlinkError {
     /// The kernel knows no such link or entry.
     pub fn is_absent(&self) -> bool {
         matches!(self.source.raw_os_error(), Some(libc::ENODEV | libc::ENOENT))
+    }
+
+    /// The kernel does not allow it in the present state.
+    pub fn is_not_permitted(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EPERM)
     }
 }
 

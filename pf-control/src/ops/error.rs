@@ -84,3 +84,17 @@ pub enum OpError {
         deadline_ms: u64,
     },
 }
+
+/// An error's message with those of its causes, for where only a text goes on.
+#[cfg(feature = "daemon")]
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    use std::fmt::Write;
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a string does not fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}

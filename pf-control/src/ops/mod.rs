@@ -11,6 +11,8 @@ mod request;
 
 pub use address::{MacAddr, ParseAddressError, PciAddress};
 pub use error::OpError;
+#[cfg(feature = "daemon")]
+pub(crate) use error::with_causes;
 pub use reply::{
     Acquired, LeaseInfo, PciIds, QueueStats, QueueStatus, Region, RegionKind, Reply, Supported,
     Vectors, VfEntry,

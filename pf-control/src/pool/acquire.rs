@@ -4,7 +4,7 @@ use super::slot::{Advance, Lease, Owner, Slot, vendor_error};
 use super::{ACQUIRE_DEADLINE, Pool};
 use crate::inventory::process;
 use crate::lease::{LeaseEvent, LeaseState};
-use crate::ops::{AcquireRequest, Acquired, OpError, limits};
+use crate::ops::{AcquireRequest, Acquired, OpError, limits, with_causes};
 use std::sync::{Arc, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -76,8 +76,8 @@ impl Pool {
     /// Releases a VF whose owner has ended or never was. The guard shows that no operation is
     /// going on.
     fn free(&self, slot: &Slot, _guard: &MutexGuard<'_, ()>) {
-        if let Err(Advance::Failed(error)) = slot.advance(LeaseEvent::OwnerDied, &self.host) {
-            tracing::error!(vf = %slot.vf.address, %error, "the VF stays out of the pool for now");
+        if slot.advance(LeaseEvent::OwnerDied, &self.host).is_err() {
+            // It stays out of the pool until a later attempt succeeds.
             slot.lease().owner = None;
         }
     }
@@ -93,7 +93,7 @@ impl Pool {
             let mtu = match slot.module.uplink() {
                 Ok(uplink) => uplink.mtu,
                 Err(error) => {
-                    reason = error.to_string();
+                    reason = with_causes(&error);
                     continue;
                 }
             };

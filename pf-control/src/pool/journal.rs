@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// A journal that cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the journal {}: {source}", path.display())]
+#[error("cannot write the journal {}", path.display())]
 pub struct JournalError {
     path: PathBuf,
     source: io::Error,

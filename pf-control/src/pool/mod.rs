@@ -19,7 +19,7 @@ pub use journal::{Journal, JournalError};
 pub use slot::{Owner, Slot};
 
 use crate::inventory::{Occupancy, ProcessTable, Vf};
-use crate::ops::{LeaseId, Op, OpError, VfEntry};
+use crate::ops::{LeaseId, Op, OpError, VfEntry, with_causes};
 use crate::switch::Switch;
 use crate::vendor::PfModule;
 use slot::Lease;
@@ -89,7 +89,7 @@ impl Pool {
     /// a crash, since the kernel knows the rest; so it is reported and nothing more.
     fn write_journal(&self) {
         if let Err(error) = self.journal.write(self.slots.iter().map(|slot| &**slot)) {
-            tracing::warn!(%error, "the journal was not written");
+            tracing::warn!(error = with_causes(&error), "the journal was not written");
         }
     }
 }

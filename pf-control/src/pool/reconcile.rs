@@ -7,7 +7,7 @@ use super::Pool;
 use super::journal::Entry;
 use super::slot::{Lease, Owner, Slot};
 use crate::lease::{LeaseEvent, LeaseState};
-use crate::ops::MacAddr;
+use crate::ops::{MacAddr, with_causes};
 use crate::vendor::is_placeholder;
 
 impl Pool {
@@ -19,7 +19,7 @@ impl Pool {
                 Ok(mac) if mac.is_station() && !is_placeholder(mac, slot.vf.index) => Some(mac),
                 Ok(_) => None,
                 Err(error) => {
-                    tracing::error!(vf = %slot.vf.address, %error, "the VF's address is unknown");
+                    tracing::error!(vf = %slot.vf.address, error = with_causes(&error), "the VF's address is unknown");
                     None
                 }
             };
@@ -35,7 +35,7 @@ impl Pool {
     fn find_owner(&self, slot: &Slot, entry: Option<&Entry>) -> Option<Owner> {
         let group = slot.vf.iommu_group;
         let open = self.host.occupancy.is_open(group).unwrap_or_else(|error| {
-            tracing::error!(vf = %slot.vf.address, %error, "whether the VF is open is unknown");
+            tracing::error!(vf = %slot.vf.address, error = with_causes(&error), "whether the VF is open is unknown");
             true
         });
         let holder = if open { self.host.occupancy.holder(group) } else { None };

@@ -3,7 +3,7 @@
 use super::{CLOSE_DEADLINE, CLOSE_POLL, Host};
 use crate::inventory::Vf;
 use crate::lease::{LeaseEffect, LeaseEvent, LeaseState, Refused, transition};
-use crate::ops::{LeaseId, MacAddr, OpError, Rings, VfEntry};
+use crate::ops::{LeaseId, MacAddr, OpError, Rings, VfEntry, with_causes};
 use crate::switch::SwitchError;
 use crate::vendor::{PfModule, VendorError, placeholder};
 use std::os::fd::OwnedFd;
@@ -146,17 +146,24 @@ impl Slot {
             Ok(()) => next.state,
             Err(_) => self.fail(next.state, host),
         };
+        let fault = outcome.as_ref().err().map(ToString::to_string);
         let mut lease = self.lease();
+        let news = lease.fault != fault || from != reached;
         lease.state = reached;
-        lease.fault = outcome.as_ref().err().map(ToString::to_string);
+        lease.fault.clone_from(&fault);
         if reached == LeaseState::Free {
             *lease = super::vacant();
         }
-        let fault = outcome.as_ref().err().map(tracing::field::display);
-        tracing::info!(
-            vf = %self.vf.address, ?event, %from, to = %reached,
-            us = started.elapsed().as_micros() as u64, fault, "lease"
-        );
+        drop(lease);
+        let (vf, us) = (self.vf.address, started.elapsed().as_micros() as u64);
+        match fault {
+            None => tracing::info!(%vf, ?event, %from, to = %reached, us, "lease"),
+            Some(fault) if news => {
+                tracing::error!(%vf, ?event, %from, to = %reached, us, fault, "lease");
+            }
+            // Tried again in vain; said once already.
+            Some(fault) => tracing::debug!(%vf, ?event, %from, to = %reached, us, fault, "lease"),
+        }
         outcome.map_err(Advance::Failed)
     }
 
@@ -257,7 +264,7 @@ impl Slot {
         loop {
             let open = host.occupancy.is_open(group).map_err(|error| OpError::Kernel {
                 step: "looking whether the VF is closed".to_owned(),
-                reason: error.to_string(),
+                reason: with_causes(&error),
             })?;
             if !open {
                 return Ok(());
@@ -275,13 +282,13 @@ pub(super) fn vendor_error(step: &str, error: VendorError) -> OpError {
     match error {
         VendorError::NotSupported(op) => OpError::NotSupported { op },
         VendorError::Invalid(reason) => OpError::Invalid { reason },
-        other => OpError::Kernel { step: step.to_owned(), reason: other.to_string() },
+        other => OpError::Kernel { step: step.to_owned(), reason: with_causes(&other) },
     }
 }
 
 pub(super) fn switch_error(step: &str, error: &SwitchError) -> OpError {
     match error {
         SwitchError::NotAPort { .. } => OpError::Invalid { reason: error.to_string() },
-        other => OpError::Kernel { step: step.to_owned(), reason: other.to_string() },
+        other => OpError::Kernel { step: step.to_owned(), reason: with_causes(other) },
     }
 }

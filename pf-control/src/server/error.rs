@@ -20,7 +20,7 @@ pub enum ServeError {
     },
     /// The socket cannot be made.
     #[error(
-        "cannot listen at {}: {source}; choose a directory that exists and is writable",
+        "cannot listen at {}; choose a directory that exists and is writable",
         socket.display()
     )]
     Socket {
@@ -42,9 +42,9 @@ pub enum ServeError {
     #[error(transparent)]
     Switch(#[from] SwitchError),
     /// No netlink.
-    #[error("cannot open a netlink socket: {0}")]
+    #[error("cannot open a netlink socket")]
     Netlink(#[source] io::Error),
     /// The runtime failed.
-    #[error("the daemon's runtime failed: {0}")]
+    #[error("the daemon's runtime failed")]
     Runtime(#[source] io::Error),
 }

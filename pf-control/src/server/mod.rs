@@ -16,6 +16,7 @@ use crate::netlink::Netlink;
 use crate::pool::{Host, Journal, Pool};
 use crate::switch::Bridge;
 use crate::vendor::{VendorError, module_for};
+use socket::Claim;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,8 +50,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 }
 
 async fn run(config: &Config) -> Result<(), ServeError> {
-    // First, so that two daemons never work on the same VFs through the same socket.
-    let listener = socket::listen(&config.socket)?;
+    // First, so that no two daemons work for the same socket.
+    let claim = Claim::take(&config.socket)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Runtime)?;
     let netlink = Netlink::open().map_err(ServeError::Netlink)?;
@@ -62,6 +63,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     };
     let pool = Arc::new(pool);
     let doorbell = watch::start(Arc::clone(&pool)).map_err(ServeError::Runtime)?;
+    let listener = claim.listen()?;
     tracing::info!(socket = %config.socket.display(), vfs = pool.slots().len(), "serving");
     let server = axum::serve(
         listener,
@@ -73,7 +75,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    socket::remove(&config.socket);
+    claim.remove();
     Ok(())
 }
 

@@ -89,7 +89,14 @@ impl Switch for Bridge {
         match self.netlink.fdb_entry(self.link()?.index, mac)? {
             Some(entry) if entry.port == uplink => Ok(self.netlink.fdb_delete(uplink, mac)?),
             Some(FdbEntry { port, kind: FdbKind::Fixed }) => {
-                Ok(self.netlink.fdb_replace(port, mac, FdbKind::Learned)?)
+                match self.netlink.fdb_replace(port, mac, FdbKind::Learned) {
+                    // A port without carrier, as a tap that nobody holds open, learns nothing,
+                    // and nothing need be sent there.
+                    Err(error) if error.is_not_permitted() => {
+                        Ok(self.netlink.fdb_delete(port, mac)?)
+                    }
+                    outcome => Ok(outcome?),
+                }
             }
             Some(FdbEntry { kind: FdbKind::Learned, .. }) | None => Ok(()),
         }

@@ -55,9 +55,10 @@ pub struct VfIdentity {
 /// Something that happened to the VF without the VMM's doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VfEvent {
-    /// The PF is being reset; the VF does nothing until [`VfEvent::ResetDone`].
+    /// The PF is being reset; the VF does nothing until [`VfEvent::ResetDone`]. The end of the
+    /// reset need not interrupt: poll every some milliseconds until it comes.
     ResetBegan,
-    /// The PF is back and has forgotten the VF: call [`VfControl::init`], then have the plugin
+    /// Always after [`VfEvent::ResetBegan`]. The PF is back and has forgotten the VF: call [`VfControl::init`], then have the plugin
     /// set up its rings and interrupts again.
     ResetDone,
     /// The link went up or down.

@@ -126,17 +126,23 @@ impl<R: ControlRegion> IgbVf<R> {
             return Ok(first.then_some(VfEvent::ResetBegan));
         }
         self.mailbox.use_up(RSTD);
-        let mut lost = self.resetting || (self.ready && flags & RSTD != 0);
+        if self.resetting {
+            self.resetting = false;
+            return Ok(Some(VfEvent::ResetDone));
+        }
+        let mut lost = self.ready && flags & RSTD != 0;
         if flags & PFSTS != 0 {
             self.mailbox.use_up(PFSTS);
             let deadline = Instant::now() + self.mailbox.timing().exchange;
             let message = self.mailbox.receive("a message of the PF", deadline)?;
             lost |= self.ready && message[0] & MSG_CTS == 0;
         }
+        // Told in two steps like one that was seen going on: a driver that says it has forgotten
+        // its VFs is about to reset the PF.
         if lost {
-            self.resetting = false;
+            self.resetting = true;
             self.ready = false;
-            return Ok(Some(VfEvent::ResetDone));
+            return Ok(Some(VfEvent::ResetBegan));
         }
         Ok(None)
     }

@@ -135,7 +135,9 @@ fn a_reset_that_nobody_watched_is_told_by_its_trace() {
     let (pf, mut vf) = vf(Mood::Well);
     vf.init(&config()).unwrap();
     pf.with(|pf| pf.flags |= RSTD);
+    assert_eq!(vf.poll_event(), Some(VfEvent::ResetBegan));
     assert_eq!(vf.poll_event(), Some(VfEvent::ResetDone));
+    assert_eq!(vf.poll_event(), None);
 }
 
 #[test]
@@ -144,7 +146,18 @@ fn a_ping_without_clear_to_send_means_reset_and_one_with_it_nothing() {
     vf.init(&config()).unwrap();
     pf.with(|pf| pf.put(&[0x100 | MSG_CTS]));
     assert_eq!(vf.poll_event(), None);
+    pf.with(|pf| {
+        pf.put(&[0x100]);
+        pf.reset_reads = 3;
+    });
+    // The ping is not looked at while the reset goes on.
+    assert_eq!(vf.poll_event(), Some(VfEvent::ResetBegan));
+    assert_eq!(vf.poll_event(), None);
+    assert_eq!(vf.poll_event(), None);
+    assert_eq!(vf.poll_event(), Some(VfEvent::ResetDone));
+    vf.init(&config()).unwrap();
     pf.with(|pf| pf.put(&[0x100]));
+    assert_eq!(vf.poll_event(), Some(VfEvent::ResetBegan));
     assert_eq!(vf.poll_event(), Some(VfEvent::ResetDone));
 }
 
