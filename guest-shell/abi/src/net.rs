@@ -18,7 +18,8 @@ pub const TX_VLAN: u16 = 1 << 0;
 /// Frame to send: fill in the layer 4 checksum from `csum_start` on, at `csum_offset` from there;
 /// the pseudo-header's sum is already in that place.
 pub const TX_CSUM: u16 = 1 << 1;
-/// Frame to send: cut TCP segments of [`TxFrame::mss`] payload bytes. Implies [`TX_CSUM`].
+/// Frame to send: cut TCP segments of [`TxFrame::mss`] payload bytes. Implies [`TX_CSUM`]; the
+/// pseudo-header's sum is over the uncut frame, as the stack and virtio have it.
 pub const TX_TSO: u16 = 1 << 2;
 /// Frame to send is IPv4.
 pub const TX_IPV4: u16 = 1 << 3;
@@ -69,6 +70,10 @@ pub struct TxFrame {
     pub csum_offset: u16,
     /// Zero.
     pub reserved: u16,
+    /// With [`TX_TSO`]: virtual address of the frame's headers (`l2_length + l3_length +
+    /// l4_length` bytes, all within the first segment), for devices that want them changed and
+    /// so need a copy; the plugin only reads, during the call. Null where the shell cannot tell.
+    pub headers: *const u8,
 }
 
 /// Checksum of a received frame was not looked at.
