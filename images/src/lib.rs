@@ -26,4 +26,4 @@ pub use layout::Layout;
 pub use plugins::{BLOBS, build as build_plugins};
 pub use prepare::{Images, Inputs, prepare};
 pub use progress::Progress;
-pub use shell_module::{ShellModule, build as build_shell_module};
+pub use shell_module::{ShellModule, build as build_shell_module, object as build_shell_object};

@@ -87,7 +87,7 @@ fn warnings(log: &str) -> String {
 ///
 /// # Errors
 /// When it does not compile or link.
-pub(crate) fn object(layout: &Layout, progress: &Progress) -> Result<PathBuf, Error> {
+pub fn object(layout: &Layout, progress: &Progress) -> Result<PathBuf, Error> {
     let output = layout.cache().join("shell/core.o");
     let flags = source(layout).join("rustflags");
     let flags = fs::read_to_string(&flags).map_err(Error::io("read", &flags))?;

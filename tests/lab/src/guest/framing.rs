@@ -185,7 +185,8 @@ mod tests {
             .chunks(76)
             .map(|line| String::from_utf8_lossy(line).into_owned())
             .collect();
-        let sum = sum(lines.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes());
+        let check =
+            sum(lines.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes());
         (lines, check)
     }
 
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_carries_its_own_chesum() {
+    fn a_request_carries_its_own_checksum() {
         let line = request(5, 10, "echo hello");
         let words: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(words[..4], ["@npa", "run", "5", "10"]);

@@ -55,11 +55,6 @@ impl RunFolder {
         Ok(())
     }
 
-    /// The folder itself.
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// What the lab host sees as `/lab`.
     pub(crate) fn share(&self) -> PathBuf {
         self.root.join("share")

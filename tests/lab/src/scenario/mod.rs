@@ -205,6 +205,25 @@ fn setting(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| format!("{text}: want NAME=VALUE"))
 }
 
+/// The command that runs a scenario in a lab host and leaves its report in `/out/report.json`.
+pub(crate) fn command(
+    scenario: &Scenario,
+    kernel: Series,
+    settings: &[(&str, String)],
+) -> Vec<String> {
+    let mut argv: Vec<String> =
+        ["lab", "scenario", scenario.name, "--kernel", kernel.name(), "--json", REPORT]
+            .map(str::to_owned)
+            .to_vec();
+    for (name, value) in settings {
+        argv.extend(["--set".to_owned(), format!("{name}={value}")]);
+    }
+    argv
+}
+
+/// Where a report is in a lab host; `report.json` in the outcome's `out` on the build machine.
+const REPORT: &str = "/out/report.json";
+
 /// Finds a scenario by its name.
 pub(crate) fn find(name: &str) -> Result<&'static Scenario> {
     SCENARIOS
