@@ -1,9 +1,13 @@
 //! A minimal KVM virtual machine monitor whose guests have devices with a replaceable data path.
 
 mod acpi;
+pub mod api;
 pub mod boot;
+pub mod cli;
+pub mod config;
 pub mod interrupts;
 mod legacy;
+pub mod metrics;
 pub mod npa;
 pub mod pci;
 pub mod serial;

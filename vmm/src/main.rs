@@ -1,1 +1,7 @@
-fn main() {}
+//! The `vmm` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vmm::cli::main()
+}

@@ -116,6 +116,14 @@ impl<B: FrameBackend> NetWorker<B> {
         }
     }
 
+    /// Runs the queues asked for, then answers the drains that this completed.
+    fn serve(&mut self, transmits: bool, receives: bool) -> Result<Progress, QueueError> {
+        let sent = if transmits { self.transmit()? } else { Progress::Idle };
+        let received = if receives { self.receive()? } else { Progress::Idle };
+        self.finish_drains();
+        Ok(if sent == Progress::More { sent } else { received })
+    }
+
     fn receive(&mut self) -> Result<Progress, QueueError> {
         let Some(running) = &mut self.running else { return Ok(Progress::Idle) };
         let fd = self.backend.as_fd().as_raw_fd();
@@ -239,23 +247,12 @@ impl<B: FrameBackend> Worker for NetWorker<B> {
         }
         let receives = !matches!(wake, Wake::Queue(TRANSMIT));
         let transmits = !matches!(wake, Wake::Queue(RECEIVE));
-        let mut progress = Progress::Idle;
-        let steps: [(bool, fn(&mut Self) -> Result<Progress, QueueError>); 2] =
-            [(transmits, Self::transmit), (receives, Self::receive)];
-        for (wanted, step) in steps {
-            if !wanted {
-                continue;
-            }
-            match step(self) {
-                Ok(Progress::More) => progress = Progress::More,
-                Ok(Progress::Idle) => {}
-                Err(error) => {
-                    self.fail(&error);
-                    return Progress::Idle;
-                }
+        match self.serve(transmits, receives) {
+            Ok(progress) => progress,
+            Err(error) => {
+                self.fail(&error);
+                Progress::Idle
             }
         }
-        self.finish_drains();
-        progress
     }
 }

@@ -1,0 +1,91 @@
+//! `vmm run`: puts a machine together from its configuration and runs it to its end.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use clap::Args;
+
+use super::machine::RunningMachine;
+use super::{Failure, network, signals};
+use crate::api::{Accelerated, Server, Services};
+use crate::boot::BootConfig;
+use crate::config::{ConfigError, Configuration, Settings};
+use crate::virtio::VirtioDevice;
+use crate::virtio::block::Block;
+use crate::virtio::pci::VirtioPci;
+use crate::virtio::rng::Rng;
+use crate::vm::{Vm, VmConfig, VmExit};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Read settings from a TOML file; options given here win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Arguments {
+    /// File and options together.
+    pub(super) fn configuration(self) -> Result<Configuration, ConfigError> {
+        let file = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+        self.settings.over(file).resolve()
+    }
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let configuration = arguments.configuration()?;
+    let vm = Arc::new(Vm::new(VmConfig {
+        boot: BootConfig {
+            kernel: configuration.kernel.clone(),
+            initrd: configuration.initrd.clone(),
+            cmdline: configuration.cmdline.clone(),
+        },
+        // Checked to fit one byte.
+        cpus: configuration.cpus as u8,
+        memory_mib: configuration.memory.mib(),
+        serial: configuration.serial.clone(),
+    })?);
+    let devices = add_devices(&vm, &configuration)?;
+
+    let machine = Arc::new(RunningMachine::new(Arc::clone(&vm), &configuration));
+    let server = configuration
+        .api_socket
+        .as_deref()
+        .map(|path| Server::start(path, Services { machine, devices }))
+        .transpose()?;
+    signals::stop_on_signals({
+        let vm = Arc::clone(&vm);
+        move || vm.stop()
+    })?;
+    vm.start()?;
+    let exit = vm.wait()?;
+    drop(server);
+    match exit {
+        VmExit::PowerOff | VmExit::Stopped => Ok(()),
+        VmExit::Crashed(reason) => Err(format!("the guest crashed: {reason}").into()),
+    }
+}
+
+/// Adds the configured devices in the order in which the guest finds them.
+fn add_devices(
+    vm: &Vm,
+    configuration: &Configuration,
+) -> Result<Vec<Arc<dyn Accelerated>>, Failure> {
+    let mut switchable: Vec<Arc<dyn Accelerated>> = Vec::new();
+    for net in &configuration.nets {
+        switchable.push(network::add(vm, net, configuration)?);
+    }
+    for disk in &configuration.disks {
+        add_plain(vm, Box::new(Block::open(&disk.path, disk.read_only)?))?;
+    }
+    add_plain(vm, Box::new(Rng::new()?))?;
+    Ok(switchable)
+}
+
+fn add_plain(vm: &Vm, device: Box<dyn VirtioDevice>) -> Result<(), Failure> {
+    let function = VirtioPci::new(vm.device_context(), device, 0, None)?;
+    vm.add_pci_device(Arc::new(Mutex::new(function)))?;
+    Ok(())
+}

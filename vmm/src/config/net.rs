@@ -1,0 +1,106 @@
+//! `--net`.
+
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+
+use super::ConfigError;
+use super::fields::Fields;
+use crate::virtio::net::MacAddress;
+
+const OPTION: &str = "--net";
+
+/// Longest name of a device.
+const MAX_ID: usize = 32;
+
+/// Whether a card's data path may be put on a VF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acceleration {
+    /// When somebody asks for it.
+    #[default]
+    Auto,
+    /// Never; the guest sees a plain virtio card.
+    Off,
+}
+
+/// A network card. Text form: `id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|off]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetConfig {
+    /// Name in the control interface: 1 to 32 letters, digits, `-` or `_`.
+    pub id: String,
+    /// Tap interface of the host.
+    pub tap: String,
+    /// The card's address; one at random when absent.
+    pub mac: Option<MacAddress>,
+    /// Whether its data path may be put on a VF.
+    pub acceleration: Acceleration,
+}
+
+impl NetConfig {
+    fn new(
+        id: &str,
+        tap: &str,
+        mac: Option<&str>,
+        acceleration: Option<&str>,
+    ) -> Result<Self, ConfigError> {
+        let valid = (1..=MAX_ID).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let value = |key, value: &str, allowed| ConfigError::Value {
+            option: OPTION,
+            key,
+            value: value.to_owned(),
+            allowed,
+        };
+        if !valid {
+            return Err(value("id", id, "1 to 32 letters, digits, - or _"));
+        }
+        let acceleration = match acceleration {
+            None | Some("auto") => Acceleration::Auto,
+            Some("off") => Acceleration::Off,
+            Some(other) => return Err(value("accel", other, "auto or off")),
+        };
+        let mac = mac.map(str::parse).transpose()?;
+        Ok(Self { id: id.to_owned(), tap: tap.to_owned(), mac, acceleration })
+    }
+}
+
+impl FromStr for NetConfig {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let mut fields =
+            Fields::split(OPTION, "id=net0,tap=tap0,mac=52:54:00:12:34:56,accel=auto", text)?;
+        let id = fields.require("id")?;
+        let tap = fields.require("tap")?;
+        let (mac, acceleration) = (fields.take("mac"), fields.take("accel"));
+        fields.finish("id, tap, mac and accel")?;
+        Self::new(id, tap, mac, acceleration)
+    }
+}
+
+impl<'de> Deserialize<'de> for NetConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            id: String,
+            tap: String,
+            mac: Option<String>,
+            accel: Option<String>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a card like {id = \"net0\", tap = \"tap0\"}")]
+        enum Form {
+            Text(String),
+            Table(Table),
+        }
+        match Form::deserialize(deserializer)? {
+            Form::Text(text) => text.parse().map_err(de::Error::custom),
+            Form::Table(table) => {
+                let (mac, accel) = (table.mac.as_deref(), table.accel.as_deref());
+                Self::new(&table.id, &table.tap, mac, accel).map_err(de::Error::custom)
+            }
+        }
+    }
+}
