@@ -15,7 +15,13 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod handshake;
+pub mod landing;
+mod locked;
 pub mod log;
+mod memory;
+pub mod net;
 pub mod os;
 pub mod pci;
+pub mod plugin;
 pub mod switch;
+pub mod virtio;

@@ -1,6 +1,6 @@
 //! A registered shell's link to the hypervisor: observations one way, commands the other.
 
-use super::{Registers, SharedPage};
+use super::{Registers, RevokedWord, SharedPage};
 use crate::os::{LandingRange, Os};
 use npa_abi::protocol::{Command, CommandStatus, GuestError, HostView};
 use npa_abi::register::{self, DEVICE_INFO_WORDS};
@@ -98,7 +98,12 @@ impl Link {
 
     /// The generation whose VF was revoked by force, or 0. A memory read.
     pub fn revoked(&self) -> u32 {
-        self.page.revoked()
+        self.page.revoked_word().read()
+    }
+
+    /// The same word, for the data path; to be given up before [`Link::free`].
+    pub fn revoked_word(&self) -> RevokedWord {
+        self.page.revoked_word()
     }
 
     /// Gives a command; the verdict is valid at once.
@@ -114,7 +119,7 @@ impl Link {
     }
 
     /// Fills in the shell page's queue part.
-    pub fn set_queues(&mut self, queues: &[QueueDescriptor]) {
+    pub fn set_queues(&self, queues: &[QueueDescriptor]) {
         self.page.set_queues(queues);
     }
 

@@ -6,5 +6,5 @@ mod page;
 mod registers;
 
 pub use link::{Link, LinkError};
-pub use page::SharedPage;
+pub use page::{RevokedWord, SharedPage};
 pub use registers::Registers;

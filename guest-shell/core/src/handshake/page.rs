@@ -2,25 +2,23 @@
 #![allow(unsafe_code)] // The page is DMA memory, reached through raw pointers.
 
 use crate::os::{DmaMemory, LandingRange, Os};
-use core::ptr::{addr_of, addr_of_mut};
+use core::ptr::{NonNull, addr_of_mut};
 use core::sync::atomic::{AtomicU32, Ordering};
 use npa_abi::PAGE_SIZE;
 use npa_abi::shell_page::{
-    LANDING_PAGES_MAX, QUEUES_MAX, QueueDescriptor, SHELL_PAGE_MAGIC, ShellPage,
+    LANDING_PAGES_MAX, QUEUES_MAX, QueueDescriptor, REVOKED_OFFSET, SHELL_PAGE_MAGIC, ShellPage,
 };
 
-/// The shell page. Only the control side writes it; both sides read the revoked word.
+/// The shell page. Only the control side writes it (the value cannot be shared between threads);
+/// both sides read the revoked word.
 #[derive(Debug)]
 pub struct SharedPage {
     memory: DmaMemory,
 }
 
 // SAFETY: the page is plain memory that belongs to this value; the one word that is read from
-// several contexts is atomic, everything else is written by `&mut self` methods only.
+// several contexts is atomic, everything else is written by the value's owner only.
 unsafe impl Send for SharedPage {}
-// SAFETY: as above.
-unsafe impl Sync for SharedPage {}
-
 impl SharedPage {
     /// Allocates the page and fills in the landing part. `None` without memory or with a landing
     /// that is too long.
@@ -54,7 +52,7 @@ impl SharedPage {
     }
 
     /// Fills in the queue part; queues beyond [`QUEUES_MAX`] are left out.
-    pub fn set_queues(&mut self, queues: &[QueueDescriptor]) {
+    pub fn set_queues(&self, queues: &[QueueDescriptor]) {
         let page = self.memory.base.as_ptr().cast::<ShellPage>();
         let mut all = [QueueDescriptor::default(); QUEUES_MAX];
         for (to, from) in all.iter_mut().zip(queues) {
@@ -68,15 +66,33 @@ impl SharedPage {
     }
 
     /// The word in which the host tells of a forced revoke.
-    pub fn revoked(&self) -> u32 {
-        let page = self.memory.base.as_ptr().cast::<ShellPage>();
-        // SAFETY: the page lives as long as `self`; the word is only ever accessed atomically.
-        let word: &AtomicU32 = unsafe { &*addr_of!((*page).revoked) };
-        word.load(Ordering::Acquire)
+    pub fn revoked_word(&self) -> RevokedWord {
+        // SAFETY: the offset of a field of the page, which is one allocation.
+        RevokedWord { word: unsafe { self.memory.base.byte_add(REVOKED_OFFSET) }.cast() }
     }
 
     /// Frees the page; the host must not use it any more (unregistered or reset).
     pub fn free(self, os: &impl Os) {
         os.dma_free(self.memory);
+    }
+}
+
+/// The word in which the host tells of a forced revoke, for the data path.
+#[derive(Clone, Copy, Debug)]
+pub struct RevokedWord {
+    word: NonNull<AtomicU32>,
+}
+
+// SAFETY: an atomic word; whoever holds this gives it up before the page is freed.
+unsafe impl Send for RevokedWord {}
+// SAFETY: as above.
+unsafe impl Sync for RevokedWord {}
+
+impl RevokedWord {
+    /// The generation that was revoked, or 0. A memory read.
+    pub fn read(&self) -> u32 {
+        // SAFETY: the page outlives the data path's use of it: the control side installs a VF path
+        // with this word only while registered, and removes it before it frees the page.
+        unsafe { self.word.as_ref() }.load(Ordering::Acquire)
     }
 }

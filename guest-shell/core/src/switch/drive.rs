@@ -24,8 +24,8 @@ pub trait Steps {
     /// Decides on an offer and prepares what needs no plugin.
     fn prepare(&mut self) -> Progress;
     /// Checks and enters the landed plugin, sets up and fills its rings, fills in the shell page's
-    /// queue part.
-    fn load(&mut self) -> Progress;
+    /// queue part, for the offer `generation`.
+    fn load(&mut self, generation: u32) -> Progress;
     /// Begins to move receive, then transmit, to the VF.
     fn switch_to_vf(&mut self) -> Progress;
     /// Begins to move transmit back.
@@ -210,7 +210,7 @@ impl Driver {
             ShellAction::Prepare => steps.prepare(),
             ShellAction::Load => {
                 self.resets = link.resets(os);
-                steps.load()
+                steps.load(self.generation)
             }
             ShellAction::SwitchToVf => steps.switch_to_vf(),
             ShellAction::DrainTransmit => steps.drain_transmit(),

@@ -1,0 +1,8 @@
+//! Control side of a modern virtio PCI device (virtio 1.2, 4.1): reset, features, queues, status.
+//! Class-neutral; the data path is a plugin's. Everything here runs on the control side.
+
+mod device;
+mod location;
+
+pub use device::{QueuePlace, VirtioDevice, VirtioError};
+pub use location::{Area, Locations};
