@@ -53,44 +53,39 @@ fn devices(page: &mut Page, devices: &[DeviceStatus]) {
         page.value("vmm_device_on_vf", &[("device", &device.id)], on_vf);
     }
     traffic(page, devices);
-    let counts: [(&str, &str, fn(&DeviceStatus) -> u64); 3] = [
-        ("vmm_device_exits_total", "Accesses to the device that reached the VMM.", |d| d.exits),
-        ("vmm_device_kicks_total", "Doorbells of the emulated path.", |d| d.kicks),
-        ("vmm_device_interrupts_total", "Interrupts of the emulated path.", |d| d.interrupts),
-    ];
-    for (name, help, count) in counts {
+    let mut count = |name: &str, help: &str, count: fn(&DeviceStatus) -> u64| {
         page.family(name, "counter", help);
         for device in devices {
             page.value(name, &[("device", &device.id)], count(device));
         }
-    }
+    };
+    count("vmm_device_exits_total", "Accesses that reached the VMM.", |device| device.exits);
+    count("vmm_device_kicks_total", "Doorbells of the emulated path.", |device| device.kicks);
+    count("vmm_device_interrupts_total", "Interrupts of the emulated path.", |d| d.interrupts);
     switches(page, devices);
 }
 
 fn traffic(page: &mut Page, devices: &[DeviceStatus]) {
-    let families: [(&str, &str, [fn(&PathStatus) -> u64; 2]); 3] = [
-        ("vmm_device_units_total", "Frames or requests moved.", [|p| p.received, |p| p.sent]),
-        ("vmm_device_bytes_total", "Bytes moved.", [|p| p.received_bytes, |p| p.sent_bytes]),
-        (
-            "vmm_device_dropped_total",
-            "Frames or requests dropped.",
-            [|p| p.received_dropped, |p| p.sent_dropped],
-        ),
-    ];
-    for (name, help, directions) in families {
+    let mut count = |name: &str, help: &str, count: fn(&PathStatus) -> (u64, u64)| {
         page.family(name, "counter", help);
         for device in devices {
             let paths = [("emulated", Some(&device.emulated)), ("vf", device.vf_path.as_ref())];
             for (path, counters) in paths {
                 let Some(counters) = counters else { continue };
-                for (direction, count) in ["received", "sent"].into_iter().zip(directions) {
+                let (received, sent) = count(counters);
+                for (direction, value) in [("received", received), ("sent", sent)] {
                     let labels =
                         [("device", device.id.as_str()), ("path", path), ("direction", direction)];
-                    page.value(name, &labels, count(counters));
+                    page.value(name, &labels, value);
                 }
             }
         }
-    }
+    };
+    count("vmm_device_units_total", "Frames or requests moved.", |p| (p.received, p.sent));
+    count("vmm_device_bytes_total", "Bytes moved.", |p| (p.received_bytes, p.sent_bytes));
+    count("vmm_device_dropped_total", "Frames or requests dropped.", |p| {
+        (p.received_dropped, p.sent_dropped)
+    });
 }
 
 fn switches(page: &mut Page, devices: &[DeviceStatus]) {

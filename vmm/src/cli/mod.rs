@@ -31,7 +31,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Launch a virtual machine
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Control a running virtual machine
     Ctl(ctl::Arguments),
 }
@@ -43,7 +43,7 @@ type Failure = Box<dyn std::error::Error>;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = start_logging(&cli.log).and_then(|()| match cli.command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => run::run(*arguments),
         Command::Ctl(arguments) => ctl::ctl(arguments),
     });
     match result {

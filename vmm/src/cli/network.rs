@@ -2,22 +2,96 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use npa_abi::Class;
+use pf_control::client::Client;
+
 use super::Failure;
 use crate::api::{Accelerated, ApiError, DeviceStatus, ErrorCode, SwitchReport};
-use crate::config::{Configuration, NetConfig};
+use crate::config::{Acceleration, Configuration, NetConfig};
+use crate::npa::inject::PluginDirectory;
+use crate::npa::pool::{NetEndpoint, NetPool};
+use crate::npa::{self, AcceleratedDevice, AccelerationConfig, Hardware};
+use crate::vfio::VfioSpace;
 use crate::virtio::EmulatedPath;
-use crate::virtio::net::{MacAddress, Net, NetHandle, Tap};
+use crate::virtio::net::{MacAddress, Net, Tap};
 use crate::virtio::pci::VirtioPci;
 use crate::vm::Vm;
+
+/// MSI-X vectors that a VF's plugin may use.
+const VF_VECTORS: u16 = 8;
+
+/// What all accelerated cards of a VM share.
+pub(super) struct Accelerator {
+    plugins: PathBuf,
+    pf_control: PathBuf,
+    allow_unsigned: bool,
+    vfio: VfioSpace,
+}
+
+impl Accelerator {
+    /// What the configuration gives for acceleration; why there is none otherwise.
+    pub(super) fn new(vm: &Vm, configuration: &Configuration) -> Result<Self, Unaccelerated> {
+        let context = vm.device_context();
+        Ok(Self {
+            plugins: configuration.plugins.clone().ok_or(Unaccelerated::NoPlugins)?,
+            pf_control: configuration.pf_control.clone().ok_or(Unaccelerated::NoPfControl)?,
+            allow_unsigned: configuration.allow_unsigned_plugins,
+            vfio: VfioSpace::new(Arc::clone(&context.memory), Arc::clone(&context.hypervisor)),
+        })
+    }
+
+    fn hardware(&self, net: &NetConfig, mac: MacAddress, mtu: u16, path: &Path) -> Hardware {
+        let endpoint = NetEndpoint {
+            vm: format!("vmm-{}", std::process::id()),
+            device: net.id.clone(),
+            mac: mac.0,
+            mtu,
+            port: net.tap.clone(),
+        };
+        let plugins = PluginDirectory::new(
+            &self.plugins,
+            AccelerationConfig::new(&net.id, Class::Net).landing_length,
+            self.allow_unsigned,
+        );
+        Hardware {
+            pool: Arc::new(NetPool::new(Client::new(&self.pf_control), endpoint)),
+            opener: Box::new(self.vfio.clone()),
+            plugins: Box::new(plugins),
+            path: Arc::clone(path),
+        }
+    }
+}
+
+/// The emulated data path of a card.
+type Path = Arc<dyn EmulatedPath>;
+
+/// Why a card stays emulated.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unaccelerated {
+    Off,
+    NoPlugins,
+    NoPfControl,
+}
+
+impl Unaccelerated {
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Off => "start the VM with `accel=auto` in the card's `--net`",
+            Self::NoPlugins => "start the VM with `--plugins DIR`, where the plugin images are",
+            Self::NoPfControl => "start the VM with `--pf-control SOCKET`, which lends out VFs",
+        }
+    }
+}
 
 /// Adds the card `net` and returns its face in the control interface.
 pub(super) fn add(
     vm: &Vm,
     net: &NetConfig,
-    _configuration: &Configuration,
+    accelerator: &Result<Accelerator, Unaccelerated>,
 ) -> Result<Arc<dyn Accelerated>, Failure> {
     let tap = Tap::open(&net.tap)?;
     let mac = match net.mac {
@@ -26,12 +100,35 @@ pub(super) fn add(
     };
     let mtu = tap.mtu();
     let card = Net::new(&net.id, tap, mac, mtu)?;
-    let path = card.handle();
-    let function = VirtioPci::new(vm.device_context(), Box::new(card), 0, None)?;
-    let exits = function.exits();
-    vm.add_pci_device(Arc::new(Mutex::new(function)))?;
+    let path: Path = Arc::new(card.handle());
+    let device = Box::new(card);
     tracing::info!(id = net.id, %mac, tap = net.tap, "network card");
-    Ok(Arc::new(EmulatedCard { id: net.id.clone(), path, exits }))
+    let accelerator = match (net.acceleration, accelerator) {
+        (Acceleration::Auto, Ok(accelerator)) => Ok(accelerator),
+        (Acceleration::Auto, Err(why)) => Err(*why),
+        (Acceleration::Off, _) => Err(Unaccelerated::Off),
+    };
+    let context = vm.device_context();
+    match accelerator {
+        Ok(accelerator) => {
+            let (acceleration, extension) = npa::accelerate(
+                AccelerationConfig::new(&net.id, Class::Net),
+                accelerator.hardware(net, mac, mtu, &path),
+                context.memory.ram().clone(),
+                Arc::clone(&context.memory_slots),
+            )?;
+            let function = VirtioPci::new(context, device, VF_VECTORS, Some(Box::new(extension)))?;
+            let exits = function.exits();
+            vm.add_pci_device(Arc::new(Mutex::new(function)))?;
+            Ok(Arc::new(AcceleratedDevice::new(acceleration, path, exits)))
+        }
+        Err(why) => {
+            let function = VirtioPci::new(context, device, 0, None)?;
+            let exits = function.exits();
+            vm.add_pci_device(Arc::new(Mutex::new(function)))?;
+            Ok(Arc::new(EmulatedCard { id: net.id.clone(), path, exits, why }))
+        }
+    }
 }
 
 /// An address that the standards leave to local administration.
@@ -44,14 +141,15 @@ fn random_mac() -> std::io::Result<MacAddress> {
 /// A card that stays emulated.
 struct EmulatedCard {
     id: String,
-    path: NetHandle<Tap>,
+    path: Path,
     exits: Arc<AtomicU64>,
+    why: Unaccelerated,
 }
 
 impl EmulatedCard {
     fn refusal(&self) -> ApiError {
-        ApiError::new(ErrorCode::NotAccelerated, format!("`{}` is emulated for good", self.id))
-            .hint("start the VM with `accel=auto` in the card's `--net`")
+        let message = format!("the data path of `{}` cannot be switched", self.id);
+        ApiError::new(ErrorCode::NotAccelerated, message).hint(self.why.hint())
     }
 }
 

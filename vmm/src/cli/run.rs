@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use clap::Args;
 
 use super::machine::RunningMachine;
-use super::{Failure, network, signals};
+use super::network::{self, Accelerator};
+use super::{Failure, signals};
 use crate::api::{Accelerated, Server, Services};
 use crate::boot::BootConfig;
 use crate::config::{ConfigError, Configuration, Settings};
@@ -74,8 +75,9 @@ fn add_devices(
     configuration: &Configuration,
 ) -> Result<Vec<Arc<dyn Accelerated>>, Failure> {
     let mut switchable: Vec<Arc<dyn Accelerated>> = Vec::new();
+    let accelerator = Accelerator::new(vm, configuration);
     for net in &configuration.nets {
-        switchable.push(network::add(vm, net, configuration)?);
+        switchable.push(network::add(vm, net, &accelerator)?);
     }
     for disk in &configuration.disks {
         add_plain(vm, Box::new(Block::open(&disk.path, disk.read_only)?))?;
