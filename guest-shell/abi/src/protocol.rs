@@ -7,12 +7,15 @@
 //! | state | host half | guest half, closed by |
 //! |---|---|---|
 //! | `Emulated` | - | may [`Command::Register`] and [`Command::Unregister`] |
-//! | `Offered` | acquires the VF and verifies the plugin before it shows this state | prepares queue memory, then [`Command::Accept`] |
-//! | `Loading` | writes the landing, maps the window, wires the vectors | checks and enters the plugin, sets up and fills the rings, holds VF receive, then [`Command::Ready`] |
+//! | `Offered` | acquires the VF and verifies the plugin before it shows this state | decides on the offer, then [`Command::Accept`] |
+//! | `Loading` | writes the landing, maps the window, wires the vectors | checks and enters the plugin, allocates the queue memory that its header asks for, sets up and fills the rings, holds VF receive, then [`Command::Ready`] |
 //! | `Ready` | moves address and forwarding to the VF, drains the emulated receive path into the guest's ring | drains emulated receive, releases VF receive, drains emulated transmit, sends on the VF, then [`Command::Switched`] |
 //! | `Active` | - | may [`Command::RequestDetach`] |
 //! | `Quiescing` | waits for [`Command::TxDrained`], then moves address and forwarding back | (host not done) sends on the emulated path once all VF transmits completed, holds emulated receive, [`Command::TxDrained`]; (host done) drains VF receive, quiesces the plugin, releases emulated receive, [`Command::Quiesced`] |
 //! | `Failed` | has already taken the VF away, by force if need be | gives up the plugin, resubmits what did not complete, [`Command::Cleaned`] |
+//!
+//! The guest frees what a VF could write to only once it sees that the host has taken the VF away:
+//! `Emulated` after [`Command::Quiesced`], `Failed`, or the revoked word.
 //!
 //! A command that does not fit the state, or names another generation, is refused with a
 //! [`CommandStatus`] and changes nothing. Every guest half has a deadline

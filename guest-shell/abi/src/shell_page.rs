@@ -48,7 +48,8 @@ pub struct ShellPage {
     /// The queues' memory, by queue index (see [`crate::plugin::Instance::queues`]).
     pub queues: [QueueDescriptor; QUEUES_MAX],
     /// Written by the host: the generation whose VF was revoked by force, or 0. The shell reads it
-    /// once per burst.
+    /// once per burst. When it is written the VF has already been stopped: its DMA reaches no
+    /// memory of the guest any more.
     pub revoked: AtomicU32,
     /// Zero.
     pub reserved1: [u32; 47],

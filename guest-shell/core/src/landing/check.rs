@@ -108,7 +108,7 @@ fn read_image(field: &Fields<'_>) -> Result<Image, GuestError> {
 
 fn well_formed(image: &Image) -> bool {
     let role_count = image.role_count as usize;
-    image.length as usize % PAGE_SIZE == 0
+    (image.length as usize).is_multiple_of(PAGE_SIZE)
         && image.entry as usize >= size_of::<PluginHeader>()
         && image.entry < image.length
         && image.private_length <= PRIVATE_MAX
