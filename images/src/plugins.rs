@@ -6,8 +6,8 @@ use crate::cache::{self, Key};
 use crate::{Error, Layout, Progress};
 
 /// Packages that plugin images are built from, and the images' file names.
-pub const BLOBS: &[(&str, &str)] =
-    &[("igbvf-plugin", "igbvf.npa"), ("virtio-net-plugin", "virtio-net.npa")];
+pub const BLOBS: [(&str, &str); 2] =
+    [("igbvf-plugin", "igbvf.npa"), ("virtio-net-plugin", "virtio-net.npa")];
 
 /// Builds the plugin images that are not current. Each is checked by the rules that the
 /// hypervisor applies.
@@ -18,21 +18,30 @@ pub fn build(layout: &Layout, progress: &Progress) -> Result<(), Error> {
     let mut key = Key::new("plugin images 1");
     freestanding_sources(layout, &mut key)?;
     let key = key.finish();
-    for (package, file) in BLOBS {
-        let output = layout.plugins().join(file);
-        if cache::is_current(&output, &key) {
-            continue;
-        }
-        progress.step(&format!("plugin image {file}"), || {
-            let scratch = cache::scratch(&layout.scratch(), package)?;
-            let made = scratch.join(file);
-            npa_plugin::build::build_blob(layout.workspace(), package, &made)
-                .map_err(Error::freestanding(file))?;
-            cache::commit(&made, &output, &key)?;
-            std::fs::remove_dir_all(&scratch).map_err(Error::io("remove", &scratch))
-        })?;
+    // One that does not build does not keep the others from it.
+    let results = BLOBS.map(|(package, file)| one(layout, package, file, &key, progress));
+    results.into_iter().collect()
+}
+
+fn one(
+    layout: &Layout,
+    package: &str,
+    file: &str,
+    key: &str,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let output = layout.plugins().join(file);
+    if cache::is_current(&output, key) {
+        return Ok(());
     }
-    Ok(())
+    progress.step(&format!("plugin image {file}"), || {
+        let scratch = cache::scratch(&layout.scratch(), package)?;
+        let made = scratch.join(file);
+        npa_plugin::build::build_blob(layout.workspace(), package, &made)
+            .map_err(Error::freestanding(file))?;
+        cache::commit(&made, &output, key)?;
+        std::fs::remove_dir_all(&scratch).map_err(Error::io("remove", &scratch))
+    })
 }
 
 /// Adds everything that freestanding code is made of: the sources of what runs in a guest, the

@@ -56,7 +56,9 @@ pub fn prepare(layout: &Layout, inputs: &Inputs, progress: &Progress) -> Result<
         if !inputs.partial {
             return Err(error);
         }
-        progress.note(&format!("MISSING in the images: {error}"));
+        let reason = std::error::Error::source(&error).map(ToString::to_string);
+        let reason = reason.unwrap_or_default();
+        progress.note(&format!("MISSING in the images: {error}: {reason}"));
         Ok(())
     };
     plugins::build(layout, progress).or_else(allow)?;
