@@ -82,7 +82,6 @@ fn pci(layout: &Layout) -> Bytes {
             &name("_CCA", &ONE),
             &resources(vec![
                 &AddressSpace::new_bus_number(0_u16, 0_u16),
-                &IO::new(port::PCI_CONFIG, port::PCI_CONFIG, 1, 8),
                 &memory32(layout.mmio32),
                 &window64,
             ]),

@@ -6,6 +6,7 @@ mod error;
 mod initrd;
 mod kernel;
 mod registers;
+mod reset_vector;
 mod zero_page;
 
 use std::fs::File;
@@ -32,6 +33,8 @@ mod address {
     pub(super) const LOW_END: u64 = 0x9_fc00;
     /// ACPI tables, up to 1 MiB; a guest that searches for the root pointer looks here.
     pub(crate) const ACPI: u64 = 0xe_0000;
+    /// Where an x86 CPU in real mode finds firmware.
+    pub(super) const RESET_VECTOR: u64 = 0xf_fff0;
     /// 1 MiB: where kernels are loaded.
     pub(super) const HIGH: u64 = 0x10_0000;
 }
@@ -82,12 +85,13 @@ impl BootSource {
             _ => None,
         };
         let cmdline = write_cmdline(ram, &self.config.cmdline, kernel.cmdline_max)?;
-        if acpi.len() as u64 > address::HIGH - address::ACPI {
+        if acpi.len() as u64 > address::RESET_VECTOR - address::ACPI {
             return Err(BootError::AcpiSize(acpi.len()));
         }
         ram.write_slice(acpi, GuestAddress(address::ACPI))?;
         zero_page::write(ram, layout, &kernel, initrd, cmdline)?;
         registers::write_tables(ram)?;
+        reset_vector::write(ram)?;
         Ok(BootRegisters { entry: kernel.entry, zero_page: address::ZERO_PAGE })
     }
 }

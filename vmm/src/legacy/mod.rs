@@ -20,9 +20,7 @@ pub(crate) mod port {
     pub(crate) const SLEEP_CONTROL: u16 = 0x600;
     /// ACPI sleep status register, 1 byte.
     pub(crate) const SLEEP_STATUS: u16 = 0x601;
-    /// PCI configuration address and data, 8 ports.
-    pub(crate) const PCI_CONFIG: u16 = 0xcf8;
-    /// Reset control, 1 byte, between the PCI configuration ports.
+    /// Reset control, 1 byte.
     pub(crate) const RESET_CONTROL: u16 = 0xcf9;
     /// Value for a cold reset: reset CPU, full reset.
     pub(crate) const RESET_CONTROL_COLD: u8 = 0x06;

@@ -1,5 +1,6 @@
-//! The root bus: finds the function and BAR behind an address, serves configuration space
-//! (ECAM and the CF8/CFC ports), and follows BARs that the guest moves. Gives every BAR an
+//! The root bus: finds the function and BAR behind an address, serves configuration space,
+//! and follows BARs that the guest moves. There is ECAM only: where ports 0xcf8 and 0xcfc
+//! answered, guests would use those, at two exits for each access. Gives every BAR an
 //! address at the start, so that guests have no reason to move any.
 
 use std::collections::BTreeMap;
@@ -15,8 +16,6 @@ use crate::vm::layout::{Layout, Range};
 const SLOTS: u8 = 32;
 /// Bits of an ECAM offset below the function number.
 const FUNCTION_SHIFT: u32 = 12;
-/// Bit of CONFIG_ADDRESS that enables configuration cycles.
-const CONFIG_ENABLE: u32 = 1 << 31;
 /// BARs are placed at least this far apart, so that each can be a memory slot.
 const PAGE: u64 = 4096;
 
@@ -46,7 +45,6 @@ pub struct Bus {
     slots: RwLock<Vec<Slot>>,
     free: Mutex<[AddressAllocator; 2]>,
     map: RwLock<BTreeMap<u64, Mapping>>,
-    config_address: Mutex<u32>,
 }
 
 struct Slot {
@@ -75,7 +73,6 @@ impl Bus {
             slots: RwLock::new(Vec::new()),
             free: Mutex::new([allocator(&layout.mmio32), allocator(&layout.mmio64)]),
             map: RwLock::new(BTreeMap::new()),
-            config_address: Mutex::new(0),
         }
     }
 
@@ -225,33 +222,6 @@ impl Bus {
         }
     }
 
-    /// Serves a read of ports 0xcf8 to 0xcff; `port` is the offset from 0xcf8.
-    pub fn port_read(&self, port: u16, data: &mut [u8]) {
-        data.fill(0xff);
-        let address = *self.config_address.lock().unwrap();
-        if port < 4 {
-            let bytes = address.to_le_bytes();
-            let from = &bytes[usize::from(port)..];
-            let len = data.len().min(from.len());
-            data[..len].copy_from_slice(&from[..len]);
-        } else if let Some((function, offset)) = port_target(address, port) {
-            self.config_read(function, offset, data);
-        }
-    }
-
-    /// Serves a write of ports 0xcf8 to 0xcff.
-    pub fn port_write(&self, port: u16, data: &[u8]) {
-        let mut address = self.config_address.lock().unwrap();
-        if port == 0 && data.len() == 4 {
-            *address = u32::from_le_bytes([data[0], data[1], data[2], data[3]]);
-        } else if port >= 4
-            && let Some((function, offset)) = port_target(*address, port)
-        {
-            drop(address);
-            self.config_write(function, offset, data);
-        }
-    }
-
     /// Resets every function; BARs are back at the addresses that the bus chose, not decoding.
     pub fn reset(&self) {
         let slots = self.slots.read().unwrap();
@@ -267,22 +237,12 @@ impl Bus {
                 config.set_bar_address(bar, *address);
             }
         }
-        *self.config_address.lock().unwrap() = 0;
     }
 }
 
 /// Splits an offset into ECAM: function number and register.
 fn ecam_address(offset: u64) -> (u8, u16) {
     ((offset >> FUNCTION_SHIFT) as u8, (offset & ((1 << FUNCTION_SHIFT) - 1)) as u16)
-}
-
-/// What CONFIG_ADDRESS and the byte lane of CONFIG_DATA select on bus 0.
-fn port_target(address: u32, port: u16) -> Option<(u8, u16)> {
-    let bus = (address >> 16) as u8;
-    if address & CONFIG_ENABLE == 0 || bus != 0 {
-        return None;
-    }
-    Some(((address >> 8) as u8, (address & 0xfc) as u16 + (port & 3)))
 }
 
 #[cfg(test)]

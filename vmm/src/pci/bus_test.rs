@@ -164,20 +164,6 @@ fn config_writes_are_told_after_they_took_effect() {
 }
 
 #[test]
-fn the_ports_reach_the_same_registers() {
-    let (bus, _) = bus();
-    bus.port_write(0, &(CONFIG_ENABLE | 1 << 11).to_le_bytes());
-    let mut id = [0; 2];
-    bus.port_read(4, &mut id);
-    assert_eq!(u16::from_le_bytes(id), 0x1234);
-    bus.port_read(6, &mut id);
-    assert_eq!(id, [0, 0]);
-    bus.port_write(0, &(1u32 << 11).to_le_bytes());
-    bus.port_read(4, &mut id);
-    assert_eq!(id, [0xff, 0xff]);
-}
-
-#[test]
 fn reset_brings_bars_home() {
     let (bus, probe) = bus();
     enable(&bus);

@@ -6,14 +6,12 @@ mod config_space;
 mod device;
 mod host_bridge;
 mod msix;
-mod ports;
 
 pub use bus::{Bus, BusError, SharedDevice};
 pub use config_space::{Bar, BarKind, ConfigHeader, ConfigSpace, offset};
 pub use device::PciDevice;
 pub use host_bridge::HostBridge;
 pub use msix::{MsixCapability, MsixVectors};
-pub(crate) use ports::PciPorts;
 
 /// Capability identifiers (PCI 3.0, appendix H).
 pub mod capability {

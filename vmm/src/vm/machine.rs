@@ -24,7 +24,7 @@ use crate::acpi;
 use crate::boot::{ACPI_ADDRESS, BootConfig, BootRegisters, BootSource};
 use crate::interrupts::{IoEvents, IrqRouter};
 use crate::legacy::{Keyboard, Ports, PowerRegisters, PowerRequest, port};
-use crate::pci::{Bus, HostBridge, PciPorts, SharedDevice};
+use crate::pci::{Bus, HostBridge, SharedDevice};
 use crate::serial::{Console, SerialTarget};
 
 /// Local APIC ids are bytes, and 255 is the broadcast.
@@ -120,7 +120,7 @@ impl Vm {
         context.irq_router.connect(&power_button, acpi::POWER_BUTTON_GSI)?;
         let pci = Arc::new(Bus::new(&layout));
         pci.add(Arc::new(Mutex::new(HostBridge::new())))?;
-        let platform = Arc::new(Platform { ports: ports(&console, &pci), pci });
+        let platform = Arc::new(Platform { ports: ports(&console), pci });
 
         let deadline = kvm_fd.check_extension(Cap::TscDeadlineTimer);
         let vcpu_fds = create_vcpus(&vm, config.cpus, supported.as_slice(), deadline)?;
@@ -324,14 +324,12 @@ impl Drop for Vm {
     }
 }
 
-fn ports(console: &Console, pci: &Arc<Bus>) -> Ports {
+fn ports(console: &Console) -> Ports {
     let mut ports = Ports::default();
     ports.add(port::COM1, 8, console.port_device());
     ports.add(port::SLEEP_CONTROL, 2, Arc::new(PowerRegisters::sleep()));
     ports.add(port::KEYBOARD_COMMAND, 1, Arc::new(Keyboard));
-    // Inside the PCI ports, so it must come before them.
     ports.add(port::RESET_CONTROL, 1, Arc::new(PowerRegisters::reset_control()));
-    ports.add(port::PCI_CONFIG, 8, Arc::new(PciPorts::new(pci.clone())));
     ports
 }
 
