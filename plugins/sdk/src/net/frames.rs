@@ -58,6 +58,23 @@ impl<'a> SendFrame<'a> {
     }
 }
 
+impl SendFrame<'_> {
+    /// The frame's headers, for a plugin that must change a copy; empty where the shell cannot
+    /// tell them.
+    pub fn headers(&self) -> &[u8] {
+        let frame = self.0;
+        let length = usize::from(frame.l2_length)
+            + usize::from(frame.l3_length)
+            + usize::from(frame.l4_length);
+        let first = self.segments().first().map_or(0, |segment| segment.length as usize);
+        if frame.headers.is_null() || length > first {
+            return &[];
+        }
+        // SAFETY: not null, and readable for that many bytes by the contract of `TxFrame`.
+        unsafe { core::slice::from_raw_parts(frame.headers, length) }
+    }
+}
+
 /// Takes received frames to the shell.
 pub struct RxSink<'a> {
     pub(super) shell: &'a ShellApi,
