@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
 /*
  * The seam between the C layer and the Rust core: what each offers the other. It is private to
- * this module; its Rust half is guest-shell/linux/src/ffi.rs, and both sides assert the sizes of
- * the structures. No kernel structure crosses it: `struct npa_dev` is opaque to Rust and
+ * this module; its Rust half is guest-shell/linux/src/seam.rs. Both sides assert the sizes of the
+ * structures, and a test of the Rust side compares the constants. No kernel structure crosses it: `struct npa_dev` is opaque to Rust and
  * `struct npa_core` to C.
  *
  * "Locked" means: called by the core with the path lock held, so it must not sleep and must not
@@ -21,24 +21,23 @@ struct npa_dev;
 /* Most pieces of a frame, either way: a linear head and MAX_SKB_FRAGS fragments. */
 #define NPA_SEGMENTS_MAX 18
 
-/* Bits of npa_info.features: what the device offers on every path. */
-#define NPA_F_CSUM	0x01	/* transmit checksums */
-#define NPA_F_TSO4	0x02	/* TCP segmentation, IPv4 */
-#define NPA_F_TSO6	0x04	/* TCP segmentation, IPv6 */
-#define NPA_F_RXCSUM	0x08	/* receive checksums */
-#define NPA_F_GRO_HW	0x10	/* merged receive frames */
-#define NPA_F_SET_MAC	0x20	/* the address can be changed */
+/* Bits of npa_info.flags. Offloads hold on every path. */
+#define NPA_INFO_CSUM		0x01	/* transmit checksums */
+#define NPA_INFO_TSO4		0x02	/* TCP segmentation, IPv4 */
+#define NPA_INFO_TSO6		0x04	/* TCP segmentation, IPv6 */
+#define NPA_INFO_RXCSUM		0x08	/* receive checksums */
+#define NPA_INFO_RXMERGED	0x10	/* merged receive frames */
+#define NPA_INFO_LINK_UP	0x20	/* the link is up */
 
 /* What a device is, filled by npa_core_probe(). */
 struct npa_info {
 	u8 mac[ETH_ALEN];
-	u16 mtu;		/* in bytes, without the Ethernet header */
-	u16 max_mtu;
-	u16 ring_rx;		/* ring entries, each way */
-	u16 ring_tx;
-	u16 features;		/* NPA_F_* */
+	u16 mtu;		/* largest, in bytes, without the Ethernet header */
+	u16 rx_entries;		/* of the rings */
+	u16 tx_entries;
+	u16 flags;		/* NPA_INFO_* */
 };
-static_assert(sizeof(struct npa_info) == 16);
+static_assert(sizeof(struct npa_info) == 14);
 
 /* A piece of a frame to send, as the device addresses it. */
 struct npa_tx_segment {
@@ -49,16 +48,17 @@ struct npa_tx_segment {
 static_assert(sizeof(struct npa_tx_segment) == 16);
 
 /* Bits of npa_tx_frame.flags. */
-#define NPA_TX_CSUM	0x01
-#define NPA_TX_TSO	0x02
-#define NPA_TX_IPV4	0x04
-#define NPA_TX_IPV6	0x08
-#define NPA_TX_TCP	0x10
-#define NPA_TX_UDP	0x20
+#define NPA_TX_CSUM	0x02
+#define NPA_TX_TSO	0x04
+#define NPA_TX_IPV4	0x08
+#define NPA_TX_IPV6	0x10
+#define NPA_TX_TCP	0x20
+#define NPA_TX_UDP	0x40
 
 /* A frame to send. Lengths and offsets in bytes. */
 struct npa_tx_frame {
 	const struct npa_tx_segment *segments;
+	const u8 *headers;	/* all headers, valid until the frame is done; NULL if scattered */
 	u32 length;
 	u16 segment_count;
 	u16 flags;
@@ -68,8 +68,9 @@ struct npa_tx_frame {
 	u16 l4_length;
 	u16 csum_start;
 	u16 csum_offset;
+	u32 reserved;
 };
-static_assert(sizeof(struct npa_tx_frame) == 32);
+static_assert(sizeof(struct npa_tx_frame) == 40);
 
 /* A receive buffer. */
 struct npa_rx_buffer {
@@ -133,9 +134,6 @@ struct npa_landing_range {
 };
 static_assert(sizeof(struct npa_landing_range) == 24);
 
-/* Longest name of a statistic, with its terminating zero: ETH_GSTRING_LEN. */
-#define NPA_STAT_NAME 32
-
 /*
  * What the core offers.
  */
@@ -145,55 +143,47 @@ static_assert(sizeof(struct npa_landing_range) == 24);
 bool npa_core_is_ours(const u32 *words);
 
 /*
- * Takes a device: resets it, negotiates, learns what it is. Returns NULL after logging the reason
- * if it cannot be driven.
+ * Takes a device: resets it, negotiates, starts the emulated path with the interface closed, and
+ * registers with the hypervisor. Returns NULL after logging the reason if it cannot be driven.
  */
 struct npa_core *npa_core_probe(struct npa_dev *dev, struct npa_info *info);
 
-/* Gives a device up, reset, after npa_core_stop(). */
+/*
+ * Gives a closed device up: leaves the VF if one drives it (waits, bounded by the hypervisor's
+ * deadlines), resets the device, takes all buffers back. Nothing may be called any more.
+ */
 void npa_core_remove(struct npa_core *core);
 
-/* Starts the data path: polling, transmitting and events are legal from now on. 0 or -errno. */
-int npa_core_start(struct npa_core *core);
+/* Received frames are delivered, or dropped, from now on. */
+void npa_core_open(struct npa_core *core);
+void npa_core_close(struct npa_core *core);
 
 /*
- * Leaves the VF if one drives the interface (waits, bounded by the host's deadline), then stops
- * the data path and takes all buffers back. Polls and events may still be called meanwhile.
+ * Acts on what the hypervisor wants and the device reports. True: call it again in about a
+ * millisecond. One control call at a time: probe, remove, open, close, event.
  */
-void npa_core_stop(struct npa_core *core);
+bool npa_core_event(struct npa_core *core);
 
 /*
- * Acts on what the host wants and the device reports. Returns the milliseconds after which it
- * wants to be called again even if nothing happens, or 0. One call at a time.
+ * Moves up to `budget` received frames, which it counts in `done`, and takes back sent ones.
+ * True: work waits, poll again. False: interrupts are armed. Any context that may lock.
  */
-u32 npa_core_event(struct npa_core *core);
-
-/* Moves up to `budget` received frames and reclaims sent ones. Softirq context. */
-u32 npa_core_poll(struct npa_core *core, u32 budget);
-
-/* Arms the interrupts (a poll disarms them); true if work waits already, so that the caller must poll on. Softirq. */
-bool npa_core_arm(struct npa_core *core);
+bool npa_core_poll(struct npa_core *core, u32 budget, u32 *done);
 
 /*
- * Sends a frame; with `more`, another follows at once and the doorbell may wait. True: taken,
- * `handle` comes back by npa_os_tx_done(). False: not taken, and the queue has been stopped.
- * Softirq context, one call at a time.
+ * Sends a frame; with `more`, another follows at once and the doorbell may wait (a poll rings it
+ * too). True: taken, `handle` comes back by npa_os_tx_done(). False: not taken, and the queue has
+ * been stopped. Softirq context.
  */
 bool npa_core_xmit(struct npa_core *core, void *handle, const struct npa_tx_frame *frame,
 		   bool more);
 
-/* Rings the doorbell for frames that were taken with `more`. As npa_core_xmit(). */
-void npa_core_xmit_flush(struct npa_core *core);
-
-/* Asks the device to take another MAC address. 0 or -errno. */
-int npa_core_set_mac(struct npa_core *core, const u8 *mac);
-
 /* Name and version, with a space between, of the plugin that drives the interface now. */
-void npa_core_driver(struct npa_core *core, char *text, size_t size);
+void npa_core_driver(struct npa_core *core, u8 *text, size_t size);
 
-/* Number of statistics; name of one of them; all their values. Any context that may lock. */
+/* Statistics: how many, one's name, all values. Any context that may lock. */
 u32 npa_core_stat_count(void);
-void npa_core_stat_name(u32 index, char *text, size_t size);
+void npa_core_stat_name(u32 index, u8 *text, size_t size);
 void npa_core_stats(struct npa_core *core, u64 *values, u32 count);
 
 /*

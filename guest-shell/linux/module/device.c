@@ -3,6 +3,7 @@
  * The PCI side of a device: finding, mapping, giving up; suspend and shutdown. It knows nothing of
  * frames.
  */
+#include <linux/delay.h>
 #include <linux/module.h>
 #include <linux/rtnetlink.h>
 #include "device.h"
@@ -25,15 +26,44 @@ bool npa_is_ours(struct pci_dev *pdev)
 
 static void event_work(struct work_struct *work)
 {
-	struct npa_dev *dev = container_of(to_delayed_work(work), struct npa_dev, event);
-	u32 again_ms = 0;
+	struct npa_dev *dev = container_of(work, struct npa_dev, event);
+	bool again = false;
 
 	mutex_lock(&dev->control);
-	if (dev->running)
-		again_ms = npa_core_event(dev->core);
+	if (dev->core)
+		again = npa_core_event(dev->core);
 	mutex_unlock(&dev->control);
-	if (again_ms)
-		queue_delayed_work(npa_workqueue, &dev->event, msecs_to_jiffies(again_ms));
+	if (again) {
+		/* A delayed work would wait for whole jiffies, which are several milliseconds. */
+		usleep_range(800, 1200);
+		queue_work(npa_workqueue, &dev->event);
+	}
+}
+
+/* Hands the device to the core. */
+static int start_core(struct npa_dev *dev)
+{
+	mutex_lock(&dev->control);
+	dev->core = npa_core_probe(dev, &dev->info);
+	mutex_unlock(&dev->control);
+	return dev->core ? 0 : -EIO;
+}
+
+/*
+ * Takes the device back from the core: no VF, reset, no buffer left. The interface is down, so
+ * only events may still want the core.
+ */
+static void stop_core(struct npa_dev *dev)
+{
+	struct npa_core *core;
+
+	mutex_lock(&dev->control);
+	core = dev->core;
+	dev->core = NULL;
+	if (core)
+		npa_core_remove(core);
+	mutex_unlock(&dev->control);
+	cancel_work_sync(&dev->event);
 }
 
 /* Drops BAR mappings and what pci_enable_device() and friends did. */
@@ -96,7 +126,7 @@ static int npa_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	dev->pdev = pdev;
 	pci_set_drvdata(pdev, dev);
 	mutex_init(&dev->control);
-	INIT_DELAYED_WORK(&dev->event, event_work);
+	INIT_WORK(&dev->event, event_work);
 	spin_lock_init(&dev->path);
 
 	err = map(dev);
@@ -107,28 +137,27 @@ static int npa_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (err)
 		goto unmap;
 	dev->landing = npa_landing_take();
-	dev->core = npa_core_probe(dev, &dev->info);
-	if (!dev->core) {
-		err = -ENODEV;
+	err = start_core(dev);
+	if (err)
 		goto vectors;
-	}
 	err = npa_tx_setup(dev);
 	if (err)
 		goto core;
 	err = npa_netdev_setup(dev);
 	if (err)
 		goto tx;
+	npa_os_schedule_event(dev);
 	return 0;
 
 tx:
 	npa_tx_teardown(dev);
 core:
-	npa_core_remove(dev->core);
+	stop_core(dev);
 vectors:
-	npa_landing_give(dev->landing);
 	npa_vectors_teardown(dev);
-	cancel_delayed_work_sync(&dev->event);
+	npa_landing_give(dev->landing);
 unmap:
+	cancel_work_sync(&dev->event);
 	npa_rx_teardown(dev);
 	unmap(dev);
 free:
@@ -141,10 +170,9 @@ static void npa_remove(struct pci_dev *pdev)
 	struct npa_dev *dev = pci_get_drvdata(pdev);
 
 	unregister_netdev(dev->netdev);
+	stop_core(dev);
 	npa_vectors_teardown(dev);
-	cancel_delayed_work_sync(&dev->event);
-	if (dev->core)
-		npa_core_remove(dev->core);
+	cancel_work_sync(&dev->event);
 	npa_tx_teardown(dev);
 	npa_rx_teardown(dev);
 	npa_landing_give(dev->landing);
@@ -159,11 +187,8 @@ static void quieten(struct npa_dev *dev)
 	netif_device_detach(dev->netdev);
 	if (netif_running(dev->netdev))
 		npa_down(dev);
-	if (dev->core)
-		npa_core_remove(dev->core);
-	dev->core = NULL;
+	stop_core(dev);
 	rtnl_unlock();
-	cancel_delayed_work_sync(&dev->event);
 }
 
 static void npa_shutdown(struct pci_dev *pdev)
@@ -183,16 +208,16 @@ static int __maybe_unused npa_suspend(struct device *device)
 static int __maybe_unused npa_resume(struct device *device)
 {
 	struct npa_dev *dev = dev_get_drvdata(device);
-	int err = 0;
+	int err;
 
 	rtnl_lock();
-	dev->core = npa_core_probe(dev, &dev->info);
-	if (!dev->core)
-		err = -EIO;
-	else if (netif_running(dev->netdev))
-		err = npa_up(dev);
-	if (!err)
+	err = start_core(dev);
+	if (!err) {
+		if (netif_running(dev->netdev))
+			npa_up(dev);
 		netif_device_attach(dev->netdev);
+		npa_os_link_changed(dev, dev->info.flags & NPA_INFO_LINK_UP);
+	}
 	rtnl_unlock();
 	return err;
 }

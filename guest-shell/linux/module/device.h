@@ -44,10 +44,10 @@ struct npa_dev {
 	struct npa_landing *landing;
 	void __iomem *bars[PCI_STD_NUM_BARS];
 
-	/* Control side: start, stop and events exclude each other. */
+	/* Control side: calls of the core that may sleep, one at a time. */
 	struct mutex control;
-	struct delayed_work event;
-	bool running;		/* under control: between core start and stop */
+	struct work_struct event;
+	bool open;		/* frames pass; under control and RTNL */
 
 	/* MSI-X: vector 0 reports events, the others work on the data path. */
 	unsigned int vector_count;
@@ -72,7 +72,7 @@ bool npa_is_ours(struct pci_dev *pdev);
 
 /* netdev.c */
 int npa_netdev_setup(struct npa_dev *dev);
-int npa_up(struct npa_dev *dev);
+void npa_up(struct npa_dev *dev);
 void npa_down(struct npa_dev *dev);
 
 /* transmit.c */
@@ -83,6 +83,7 @@ netdev_tx_t npa_start_xmit(struct sk_buff *skb, struct net_device *netdev);
 /* receive.c */
 void npa_rx_setup(struct npa_dev *dev);
 void npa_rx_teardown(struct npa_dev *dev);
+void npa_rx_purge(struct npa_dev *dev);
 void npa_schedule_poll(struct npa_dev *dev);
 
 /* vectors.c */

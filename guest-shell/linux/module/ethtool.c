@@ -10,7 +10,7 @@ static void get_drvinfo(struct net_device *netdev, struct ethtool_drvinfo *info)
 	strscpy(info->driver, KBUILD_MODNAME, sizeof(info->driver));
 	strscpy(info->bus_info, pci_name(dev->pdev), sizeof(info->bus_info));
 	if (dev->core)
-		npa_core_driver(dev->core, info->version, sizeof(info->version));
+		npa_core_driver(dev->core, (u8 *)info->version, sizeof(info->version));
 }
 
 static int get_sset_count(struct net_device *netdev, int set)
@@ -42,10 +42,10 @@ static void get_ringparam(struct net_device *netdev, struct ethtool_ringparam *r
 {
 	struct npa_dev *dev = netdev_priv(netdev);
 
-	ring->rx_max_pending = dev->info.ring_rx;
-	ring->tx_max_pending = dev->info.ring_tx;
-	ring->rx_pending = dev->info.ring_rx;
-	ring->tx_pending = dev->info.ring_tx;
+	ring->rx_max_pending = dev->info.rx_entries;
+	ring->tx_max_pending = dev->info.tx_entries;
+	ring->rx_pending = dev->info.rx_entries;
+	ring->tx_pending = dev->info.tx_entries;
 }
 
 /* The speed differs between the paths and a guest must not act on it: none is shown. */

@@ -1,72 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /* The network interface: one netdev whatever drives it, up and down, address, statistics. */
-#include <linux/rtnetlink.h>
 #include "device.h"
 
-/* Frames between interrupts while traffic flows: see docs of napi_defer_hard_irqs. */
-#define DEFER_POLLS 0
-#define DEFER_NS 0
-
-int npa_up(struct npa_dev *dev)
+/* Lets frames through. Under RTNL, the core started. */
+void npa_up(struct npa_dev *dev)
 {
-	int err;
-
-	mutex_lock(&dev->control);
-	err = npa_core_start(dev->core);
-	if (!err)
-		dev->running = true;
-	mutex_unlock(&dev->control);
-	if (err)
-		return err;
 	napi_enable(&dev->napi);
+	mutex_lock(&dev->control);
+	npa_core_open(dev->core);
+	dev->open = true;
+	mutex_unlock(&dev->control);
 	netif_start_queue(dev->netdev);
 	npa_schedule_poll(dev);
-	npa_os_schedule_event(dev);
-	return 0;
 }
 
+/* No frame passes any more; what drives the interface stays. Under RTNL. */
 void npa_down(struct npa_dev *dev)
 {
+	if (!dev->open)
+		return;
+	netif_tx_disable(dev->netdev);
+	napi_disable(&dev->napi);
 	mutex_lock(&dev->control);
-	if (dev->running) {
-		netif_tx_disable(dev->netdev);
-		npa_core_stop(dev->core);
-		dev->running = false;
-		napi_disable(&dev->napi);
-		netif_carrier_off(dev->netdev);
-		/* Nobody is left to hand these on. */
-		__skb_queue_purge(&dev->rx_ready);
-	}
+	dev->open = false;
+	npa_core_close(dev->core);
 	mutex_unlock(&dev->control);
+	/* A poll may have woken the queue meanwhile, and nobody is left to hand these on. */
+	netif_tx_disable(dev->netdev);
+	npa_rx_purge(dev);
 }
 
 static int npa_open(struct net_device *netdev)
 {
-	return npa_up(netdev_priv(netdev));
+	struct npa_dev *dev = netdev_priv(netdev);
+
+	if (!dev->core)
+		return -EIO;	/* it did not come back from suspend */
+	npa_up(dev);
+	return 0;
 }
 
 static int npa_stop(struct net_device *netdev)
 {
 	npa_down(netdev_priv(netdev));
 	return 0;
-}
-
-static int npa_set_mac_address(struct net_device *netdev, void *data)
-{
-	struct npa_dev *dev = netdev_priv(netdev);
-	const struct sockaddr *address = data;
-	int err = eth_prepare_mac_addr_change(netdev, data);
-
-	if (err)
-		return err;
-	if (!(dev->info.features & NPA_F_SET_MAC))
-		return -EOPNOTSUPP;
-	mutex_lock(&dev->control);
-	err = npa_core_set_mac(dev->core, address->sa_data);
-	mutex_unlock(&dev->control);
-	if (!err)
-		eth_commit_mac_addr_change(netdev, data);
-	return err;
 }
 
 static u64 read_counters(const struct npa_counters *counters, u64 *bytes, u64 *errors)
@@ -105,7 +82,6 @@ static const struct net_device_ops npa_netdev_ops = {
 	.ndo_open = npa_open,
 	.ndo_stop = npa_stop,
 	.ndo_start_xmit = npa_start_xmit,
-	.ndo_set_mac_address = npa_set_mac_address,
 	.ndo_validate_addr = eth_validate_addr,
 	.ndo_get_stats64 = npa_get_stats64,
 	.ndo_tx_timeout = npa_tx_timeout,
@@ -120,27 +96,25 @@ int npa_netdev_setup(struct npa_dev *dev)
 	netdev->netdev_ops = &npa_netdev_ops;
 	netdev->ethtool_ops = &npa_ethtool_ops;
 	netdev->min_mtu = ETH_MIN_MTU;
-	netdev->max_mtu = info->max_mtu;
+	netdev->max_mtu = info->mtu;
 	netdev->mtu = info->mtu;
 	eth_hw_addr_set(netdev, info->mac);
 
 	netdev->features = NETIF_F_SG | NETIF_F_HIGHDMA;
-	if (info->features & NPA_F_CSUM)
+	if (info->flags & NPA_INFO_CSUM)
 		netdev->hw_features |= NETIF_F_HW_CSUM;
-	if (info->features & NPA_F_TSO4)
+	if (info->flags & NPA_INFO_TSO4)
 		netdev->hw_features |= NETIF_F_TSO;
-	if (info->features & NPA_F_TSO6)
+	if (info->flags & NPA_INFO_TSO6)
 		netdev->hw_features |= NETIF_F_TSO6;
-	if (info->features & NPA_F_RXCSUM)
+	if (info->flags & NPA_INFO_RXCSUM)
 		netdev->features |= NETIF_F_RXCSUM;
-	if (info->features & NPA_F_GRO_HW)
+	if (info->flags & NPA_INFO_RXMERGED)
 		netdev->features |= NETIF_F_GRO_HW;
 	netdev->features |= netdev->hw_features;
 	netdev->vlan_features = netdev->features & ~NETIF_F_RXCSUM;
 
-	netdev->napi_defer_hard_irqs = DEFER_POLLS;
-	netdev->gro_flush_timeout = DEFER_NS;
-	netif_carrier_off(netdev);
+	npa_os_link_changed(dev, info->flags & NPA_INFO_LINK_UP);
 	return register_netdev(netdev);
 }
 

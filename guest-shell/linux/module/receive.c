@@ -157,11 +157,19 @@ static void hand_on(struct npa_dev *dev)
 static int npa_poll(struct napi_struct *napi, int budget)
 {
 	struct npa_dev *dev = container_of(napi, struct npa_dev, napi);
-	int done = min_t(u32, npa_core_poll(dev->core, budget), budget);
+	bool again;
+	u32 done;
 
+	again = npa_core_poll(dev->core, budget, &done);
 	hand_on(dev);
-	if (done < budget && napi_complete_done(napi, done) && npa_core_arm(dev->core))
-		napi_schedule(napi);
+	/* Being polled again is asked for by a whole budget. */
+	if (again || done >= budget)
+		return budget;
+	/*
+	 * The interrupts are armed already. One that came since has marked the poll as missed, and
+	 * napi_complete_done() sees to it.
+	 */
+	napi_complete_done(napi, done);
 	return done;
 }
 
@@ -185,8 +193,20 @@ void npa_rx_setup(struct npa_dev *dev)
 	netif_napi_add(dev->netdev, &dev->napi, npa_poll);
 }
 
+/* Drops what was received and not handed on. */
+void npa_rx_purge(struct npa_dev *dev)
+{
+	struct sk_buff_head ready;
+
+	__skb_queue_head_init(&ready);
+	spin_lock_bh(&dev->path);
+	skb_queue_splice_init(&dev->rx_ready, &ready);
+	spin_unlock_bh(&dev->path);
+	__skb_queue_purge(&ready);
+}
+
 void npa_rx_teardown(struct npa_dev *dev)
 {
 	netif_napi_del(&dev->napi);
-	__skb_queue_purge(&dev->rx_ready);
+	npa_rx_purge(dev);
 }

@@ -110,7 +110,7 @@ struct npa_landing_range npa_os_landing(struct npa_dev *dev)
 
 void npa_os_schedule_event(struct npa_dev *dev)
 {
-	mod_delayed_work(npa_workqueue, &dev->event, 0);
+	queue_work(npa_workqueue, &dev->event);
 }
 
 void npa_os_schedule_poll(struct npa_dev *dev)

@@ -101,6 +101,8 @@ static void describe(const struct npa_tx *tx, struct npa_tx_frame *frame)
 	if (skb_is_gso(skb)) {
 		frame->flags |= NPA_TX_TSO;
 		frame->mss = skb_shinfo(skb)->gso_size;
+		if (skb_headlen(skb) >= frame->csum_start + frame->l4_length)
+			frame->headers = skb->data;
 	}
 }
 
@@ -152,7 +154,7 @@ netdev_tx_t npa_start_xmit(struct sk_buff *skb, struct net_device *netdev)
 
 dropped:
 	if (!more)
-		npa_core_xmit_flush(dev->core);
+		npa_schedule_poll(dev);		/* rings the doorbell for those before */
 	return NETDEV_TX_OK;
 }
 
@@ -186,8 +188,8 @@ void npa_os_tx_wake(struct npa_dev *dev)
 
 int npa_tx_setup(struct npa_dev *dev)
 {
-	/* The core holds at most one ring's worth on each of the two paths. */
-	u32 count = 2 * dev->info.ring_tx + 1;
+	/* More than the core holds: a ring's worth. */
+	u32 count = 2 * dev->info.tx_entries + 1;
 	u32 i;
 
 	u64_stats_init(&dev->tx.sync);

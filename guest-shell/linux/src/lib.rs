@@ -7,14 +7,19 @@
 //! | [`seam`] | structures and functions that the C layer offers (`module/core.h`) |
 //! | [`kernel`] | the core's traits, made of these |
 //! | [`capability`] | which devices are ours |
+//! | [`statistics`], [`switch_times`] | what ethtool shows |
+//! | `entry` | the functions that the C layer calls; only in the module |
 //!
-//! On the host it is an ordinary library, so that the workspace builds and its layout tests run;
-//! the module is built for `x86_64-unknown-none`.
+//! On the host it is an ordinary library, so that the workspace builds and its tests run; the
+//! module is built for `x86_64-unknown-none`.
 #![cfg_attr(target_os = "none", no_std)]
 
 pub mod capability;
+#[cfg(target_os = "none")]
+pub mod entry;
 pub mod kernel;
-pub mod seam;
-
 #[cfg(target_os = "none")]
 mod panic;
+pub mod seam;
+pub mod statistics;
+pub mod switch_times;

@@ -10,18 +10,18 @@ pub struct NpaDev {
     _opaque: [u8; 0],
 }
 
-/// Feature bit: transmit checksums.
-pub const F_CSUM: u16 = 0x01;
-/// Feature bit: TCP segmentation, IPv4.
-pub const F_TSO4: u16 = 0x02;
-/// Feature bit: TCP segmentation, IPv6.
-pub const F_TSO6: u16 = 0x04;
-/// Feature bit: receive checksums.
-pub const F_RXCSUM: u16 = 0x08;
-/// Feature bit: merged receive frames.
-pub const F_GRO_HW: u16 = 0x10;
-/// Feature bit: the address can be changed.
-pub const F_SET_MAC: u16 = 0x20;
+/// Bit of [`Info::flags`]: transmit checksums.
+pub const INFO_CSUM: u16 = 0x01;
+/// Bit of [`Info::flags`]: TCP segmentation, IPv4.
+pub const INFO_TSO4: u16 = 0x02;
+/// Bit of [`Info::flags`]: TCP segmentation, IPv6.
+pub const INFO_TSO6: u16 = 0x04;
+/// Bit of [`Info::flags`]: receive checksums.
+pub const INFO_RXCSUM: u16 = 0x08;
+/// Bit of [`Info::flags`]: merged receive frames.
+pub const INFO_RXMERGED: u16 = 0x10;
+/// Bit of [`Info::flags`]: the link is up.
+pub const INFO_LINK_UP: u16 = 0x20;
 
 /// `struct npa_info`: what a device is.
 #[repr(C)]
@@ -29,42 +29,29 @@ pub const F_SET_MAC: u16 = 0x20;
 pub struct Info {
     /// MAC address.
     pub mac: [u8; 6],
-    /// MTU in bytes.
-    pub mtu: u16,
     /// Largest MTU in bytes.
-    pub max_mtu: u16,
+    pub mtu: u16,
     /// Receive ring entries.
-    pub ring_rx: u16,
+    pub rx_entries: u16,
     /// Transmit ring entries.
-    pub ring_tx: u16,
-    /// `F_*` bits.
-    pub features: u16,
+    pub tx_entries: u16,
+    /// `INFO_*` bits.
+    pub flags: u16,
 }
 
-/// Bit of [`TxFrame::flags`]: fill in the checksum.
-pub const TX_CSUM: u16 = 0x01;
-/// Bit of [`TxFrame::flags`]: cut TCP segments.
-pub const TX_TSO: u16 = 0x02;
-/// Bit of [`TxFrame::flags`]: IPv4.
-pub const TX_IPV4: u16 = 0x04;
-/// Bit of [`TxFrame::flags`]: IPv6.
-pub const TX_IPV6: u16 = 0x08;
-/// Bit of [`TxFrame::flags`]: TCP.
-pub const TX_TCP: u16 = 0x10;
-/// Bit of [`TxFrame::flags`]: UDP.
-pub const TX_UDP: u16 = 0x20;
-
-/// `struct npa_tx_frame`: a frame to send. A segment is [`npa_abi::net::TxSegment`].
+/// `struct npa_tx_frame`: a frame to send. Segments and flags are those of [`npa_abi::net`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct TxFrame {
     /// `segment_count` segments.
     pub segments: *const npa_abi::net::TxSegment,
+    /// All headers, or null.
+    pub headers: *const u8,
     /// Length of the frame in bytes.
     pub length: u32,
     /// Number of segments.
     pub segment_count: u16,
-    /// `TX_*` bits.
+    /// `TX_*` flags.
     pub flags: u16,
     /// TCP payload bytes per segment.
     pub mss: u16,
@@ -78,6 +65,8 @@ pub struct TxFrame {
     pub csum_start: u16,
     /// Offset of the checksum from there.
     pub csum_offset: u16,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// `struct npa_rx_buffer`: a receive buffer; `handle` is null when there is none.
@@ -155,16 +144,16 @@ pub struct LandingRange {
     pub pages: *const u64,
 }
 
-/// Room before the data in a receive buffer and room for the data, in bytes: `NPA_RX_BUFFER`.
+/// Data bytes of a receive buffer: `NPA_RX_BUFFER`.
 pub const RX_BUFFER_LENGTH: u32 = 2048;
 
 /// Most pieces of a frame: `NPA_SEGMENTS_MAX`.
 pub const SEGMENTS_MAX: usize = 18;
 
 const _: () = {
-    assert!(size_of::<Info>() == 16);
+    assert!(size_of::<Info>() == 14);
     assert!(size_of::<npa_abi::net::TxSegment>() == 16);
-    assert!(size_of::<TxFrame>() == 32);
+    assert!(size_of::<TxFrame>() == 40);
     assert!(size_of::<RxBuffer>() == 16);
     assert!(size_of::<RxPiece>() == 16);
     assert!(size_of::<RxFrame>() == 24);
@@ -213,3 +202,7 @@ unsafe extern "C" {
     pub fn npa_os_tx_wake(dev: *mut NpaDev);
     pub fn npa_os_link_changed(dev: *mut NpaDev, up: bool);
 }
+
+#[cfg(test)]
+#[path = "seam_test.rs"]
+mod tests;
