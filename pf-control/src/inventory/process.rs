@@ -45,10 +45,22 @@ impl ProcessTable {
     /// When a process started, in clock ticks since boot: with its number it names the process
     /// for good (proc_pid_stat(5), field 22).
     pub fn start_time(&self, pid: u32) -> Option<u64> {
+        self.stat_field(pid, 22)
+    }
+
+    /// Whether a process is on its way out: killed, and closing what it has open, which for a VF
+    /// takes as long as its reset (field 9, the kernel's `PF_EXITING`).
+    pub fn is_ending(&self, pid: u32) -> bool {
+        const PF_EXITING: u64 = 0x4;
+        self.stat_field(pid, 9).is_none_or(|flags| flags & PF_EXITING != 0)
+    }
+
+    /// A numeric field of proc_pid_stat(5), which counts from 1.
+    fn stat_field(&self, pid: u32, field: usize) -> Option<u64> {
         let stat = fs::read_to_string(self.root.join(pid.to_string()).join("stat")).ok()?;
         // The second field, the command's name, may hold spaces and parentheses.
         let (_, fields) = stat.rsplit_once(')')?;
-        fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+        fields.split_ascii_whitespace().nth(field.checked_sub(3)?)?.parse().ok()
     }
 }
 
@@ -89,8 +101,10 @@ mod tests {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let watched = watch(child.id()).unwrap();
         assert!(!has_ended(&watched));
+        assert!(!ProcessTable::default().is_ending(child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(ProcessTable::default().is_ending(child.id()));
         assert!(has_ended(&watched));
     }
 }

@@ -123,7 +123,7 @@ impl Pool {
                     Some(guard) if slot.lease().state == LeaseState::Free => {
                         return Ok((*slot, guard));
                     }
-                    Some(_) => in_transit |= abandoned(slot),
+                    Some(_) => in_transit |= abandoned(slot) || self.is_ending(slot),
                     None => in_transit = true,
                 }
             }
@@ -133,6 +133,11 @@ impl Pool {
             }
             thread::sleep(LOOK);
         }
+    }
+
+    /// Whether the process that holds the VF is on its way out.
+    fn is_ending(&self, slot: &Slot) -> bool {
+        slot.owner().is_some_and(|owner| self.host.processes.is_ending(owner.pid))
     }
 }
 

@@ -31,20 +31,23 @@ impl Pool {
         self.write_journal();
     }
 
-    /// The living process that has the VF open, or that the journal names.
+    /// The process that the journal names, if it still lives, or the one that has the VF open.
     fn find_owner(&self, slot: &Slot, entry: Option<&Entry>) -> Option<Owner> {
-        let group = slot.vf.iommu_group;
-        let open = self.host.occupancy.is_open(group).unwrap_or_else(|error| {
-            tracing::error!(vf = %slot.vf.address, error = with_causes(&error), "whether the VF is open is unknown");
-            true
-        });
-        let holder = if open { self.host.occupancy.holder(group) } else { None };
-        if let Some(owner) = holder.and_then(|pid| self.owner(pid).ok()) {
+        // The journal first: looking whether a VF is open disturbs a process that is opening it.
+        if let Some(owner) = entry.and_then(|entry| self.owner(entry.pid?).ok())
+            && entry.and_then(|entry| entry.start_time) == Some(owner.start_time)
+        {
             return Some(owner);
         }
-        let entry = entry?;
-        let owner = self.owner(entry.pid?).ok()?;
-        (Some(owner.start_time) == entry.start_time).then_some(owner)
+        let group = slot.vf.iommu_group;
+        match self.host.occupancy.is_open(group) {
+            Ok(false) => return None,
+            Ok(true) => {}
+            Err(error) => tracing::error!(
+                vf = %slot.vf.address, error = with_causes(&error), "whether the VF is open is unknown"
+            ),
+        }
+        self.owner(self.host.occupancy.holder(group)?).ok()
     }
 
     fn clean(&self, slot: &Slot, entry: Option<Entry>, carried: Option<MacAddr>) {
