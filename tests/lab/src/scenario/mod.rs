@@ -19,7 +19,7 @@ mod vmm_death;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use images::Series;
@@ -248,6 +248,10 @@ pub(crate) fn run(arguments: &ScenarioArguments) -> Result<ExitCode> {
         work,
         settings: arguments.settings.clone(),
     };
+    let up = Command::new("lab").arg("up").status().context("cannot run lab up")?;
+    if !up.success() {
+        bail!("lab up failed ({up})");
+    }
     let report = (scenario.run)(&context)?;
     for check in &report.checks {
         let verdict = if check.passed { "ok" } else { "FAILED" };
