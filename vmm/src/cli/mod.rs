@@ -8,6 +8,7 @@ mod print;
 mod run;
 mod signals;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -60,7 +61,11 @@ fn start_logging(filter: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(format!("virtio_queue=off,{filter}")).map_err(|error| {
         format!("`--log {filter}` is no log filter; try `--log debug`: {error}")
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     Ok(())
 }
 
