@@ -11,6 +11,12 @@ use crate::register::{
 const SHORTEST: u32 = 16;
 /// Longest interval, in microseconds.
 const LONGEST: u32 = 2_048;
+/// Interval that is tried now and then to see whether traffic is dense, in microseconds. There is
+/// no clock here, and interrupts at the shortest interval bring one frame each also at rates that
+/// should have fewer of them.
+const TRIAL: u32 = 256;
+/// Interrupts with few frames after which a trial is made.
+const TRIAL_AFTER: u32 = 256;
 /// With fewer frames per interrupt traffic is sparse, and latency matters more than interrupts.
 const SPARSE: u32 = 8;
 /// Frames per interrupt that dense traffic is brought to.
@@ -32,20 +38,50 @@ pub(crate) fn mask_all(window: Window) {
     window.write32(EIMC, 1 << TX_VECTOR | 1 << RX_VECTOR);
 }
 
-/// One queue's interrupt. How long the device waits before the next one follows the traffic: an
-/// interrupt costs a virtual CPU several exits, so dense traffic gets few, with [`DENSE`] frames
-/// each; sparse traffic gets each at once.
+/// How long the device waits before the next interrupt. It follows the traffic: an interrupt costs
+/// a virtual CPU several exits, so dense traffic gets few, with [`DENSE`] frames each; sparse
+/// traffic gets each at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pace {
+    /// In microseconds.
+    interval: u32,
+    /// Interrupts with few frames in a row.
+    sparse: u32,
+}
+
+impl Pace {
+    const FIRST: Self = Self { interval: SHORTEST, sparse: 0 };
+
+    /// The pace after an interval that brought `frames` frames.
+    fn next(self, frames: u32) -> Self {
+        let Self { interval, sparse } = self;
+        match frames {
+            // Armed again at once, or after a poll that found nothing: says nothing of the traffic.
+            0 => self,
+            1..SPARSE if interval == SHORTEST && sparse < TRIAL_AFTER => {
+                Self { sparse: sparse + 1, ..self }
+            }
+            1..SPARSE if interval == SHORTEST => Self { interval: TRIAL, sparse: 0 },
+            1..SPARSE => Self::FIRST,
+            SPARSE..DENSE => Self { interval: (interval * 2).min(LONGEST), sparse: 0 },
+            _ if frames > 2 * DENSE => Self { interval: (interval / 2).max(SHORTEST), sparse: 0 },
+            _ => Self { sparse: 0, ..self },
+        }
+    }
+}
+
+/// One queue's interrupt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interrupt {
     vector: u32,
-    interval: u32,
+    pace: Pace,
     frames: u32,
 }
 
 impl Interrupt {
     /// The interrupt on `vector`.
     pub(crate) const fn new(vector: u32) -> Self {
-        Self { vector, interval: SHORTEST, frames: 0 }
+        Self { vector, pace: Pace::FIRST, frames: 0 }
     }
 
     /// Programs the first interval.
@@ -61,10 +97,10 @@ impl Interrupt {
 
     /// Unmasks the vector.
     pub(crate) fn arm(&mut self, window: Window) {
-        let interval = next_interval(self.interval, self.frames);
+        let before = self.pace.interval;
+        self.pace = self.pace.next(self.frames);
         self.frames = 0;
-        if interval != self.interval {
-            self.interval = interval;
+        if self.pace.interval != before {
             self.program(window);
         }
         window.write32(EIMS, 1 << self.vector);
@@ -77,19 +113,7 @@ impl Interrupt {
 
     /// The interval stands in bits 2-14, in microseconds.
     fn program(&self, window: Window) {
-        window.write32(eitr(self.vector), self.interval << 2 | EITR_KEEP_COUNT);
-    }
-}
-
-/// The interval after one of `interval` microseconds that brought `frames` frames.
-fn next_interval(interval: u32, frames: u32) -> u32 {
-    match frames {
-        // Armed again at once, or after a poll that found nothing: says nothing of the traffic.
-        0 => interval,
-        1..SPARSE => SHORTEST,
-        SPARSE..DENSE => (interval * 2).min(LONGEST),
-        frames if frames > 2 * DENSE => (interval / 2).max(SHORTEST),
-        _ => interval,
+        window.write32(eitr(self.vector), self.pace.interval << 2 | EITR_KEEP_COUNT);
     }
 }
 
@@ -97,30 +121,34 @@ fn next_interval(interval: u32, frames: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// Interrupts per second once steady, at `rate` frames per second.
-    fn steady(rate: u32) -> u32 {
-        let mut interval = SHORTEST;
-        for _ in 0..100 {
-            interval = next_interval(interval, (rate / (1_000_000 / interval)).max(1));
+    /// Interrupts per second in one second of `rate` frames per second, after two to settle.
+    fn interrupts(rate: u32) -> u32 {
+        let gap = 1e6 / f64::from(rate);
+        let (mut pace, mut now, mut count) = (Pace::FIRST, 0.0, 0);
+        while now < 3e6 {
+            let wait = f64::from(pace.interval).max(gap);
+            now += wait;
+            pace = pace.next((wait / gap).round() as u32);
+            count += u32::from(now > 2e6);
         }
-        1_000_000 / interval
+        count
     }
 
     #[test]
     fn sparse_traffic_is_told_at_once() {
-        assert_eq!(next_interval(LONGEST, 1), SHORTEST);
-        assert_eq!(1_000_000 / steady(3_000), SHORTEST);
+        assert_eq!(Pace { interval: LONGEST, sparse: 0 }.next(1), Pace::FIRST);
+        let late = (0..1_000).scan(Pace::FIRST, |pace, _| {
+            *pace = pace.next(1);
+            Some(pace.interval > SHORTEST)
+        });
+        assert!(late.filter(|&late| late).count() < 4, "few interrupts are held for a trial");
     }
 
     #[test]
     fn dense_traffic_gets_few_interrupts_at_every_rate() {
         for rate in [40_000, 100_000, 400_000, 1_400_000] {
-            let per_interrupt = rate / steady(rate);
-            let enough = per_interrupt >= DENSE || steady(rate) <= 1_000_000 / LONGEST + 1;
-            assert!(
-                enough && per_interrupt <= 2 * DENSE + DENSE,
-                "{rate}/s: {per_interrupt} frames per interrupt"
-            );
+            let per_interrupt = rate / interrupts(rate);
+            assert!((40..=2 * DENSE + 1).contains(&per_interrupt), "{rate}/s: {per_interrupt}");
         }
     }
 
@@ -128,8 +156,8 @@ mod tests {
     fn the_interval_stays_in_bounds() {
         for frames in [0, 1, 7, 8, 63, 64, 128, 129, u32::MAX] {
             for interval in [SHORTEST, 100, LONGEST] {
-                let next = next_interval(interval, frames);
-                assert!((SHORTEST..=LONGEST).contains(&next));
+                let next = Pace { interval, sparse: TRIAL_AFTER }.next(frames);
+                assert!((SHORTEST..=LONGEST).contains(&next.interval));
             }
         }
     }

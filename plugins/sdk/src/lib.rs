@@ -17,6 +17,8 @@ mod header;
 mod macros;
 pub mod memory;
 pub mod net;
+#[cfg(feature = "testbed")]
+pub mod testbed;
 mod window;
 
 pub use device::Device;
