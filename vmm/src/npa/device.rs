@@ -18,7 +18,6 @@ use super::core::{Core, Timing};
 use super::hardware::VfPool;
 use super::outcome::{SwitchError, pool_ready};
 use super::registers::RegisterWrite;
-use super::status::Status;
 use super::switch::{Phase, SwitchEvent};
 use super::window::{Window, WindowError};
 use crate::pci::BarKind;
@@ -64,7 +63,7 @@ pub enum AccelerationError {
 /// The operator's side of an accelerated device. Cheap to clone; usable from any thread.
 #[derive(Clone)]
 pub struct Acceleration {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     pool: Arc<dyn VfPool>,
 }
 
@@ -126,11 +125,6 @@ impl Acceleration {
             pool_ready(self.pool.as_ref(), lease)?;
         }
         self.core.request(SwitchEvent::Detach).map(drop)
-    }
-
-    /// How the device stands.
-    pub fn status(&self) -> Status {
-        Status::of(&self.core.lock())
     }
 }
 

@@ -4,14 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-
 /// How many switches are remembered.
 pub const HISTORY_LENGTH: usize = 128;
 
 /// What a switch was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SwitchKind {
     /// To the VF.
     Attach,
@@ -32,7 +29,7 @@ impl fmt::Display for SwitchKind {
 }
 
 /// A step and how long it took.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepTime {
     /// An action of the host (`pf-activate`) or a half of the guest (`guest-load`).
     pub step: &'static str,
@@ -41,7 +38,7 @@ pub struct StepTime {
 }
 
 /// One switch.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SwitchRecord {
     /// What for.
     pub kind: SwitchKind,
@@ -58,7 +55,7 @@ pub struct SwitchRecord {
 }
 
 /// Median and worst of a step.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepSummary {
     /// What kind of switch.
     pub kind: SwitchKind,
@@ -132,7 +129,7 @@ impl History {
     }
 
     /// The remembered switches, oldest first.
-    pub fn records(&self) -> impl Iterator<Item = &SwitchRecord> {
+    pub fn records(&self) -> impl DoubleEndedIterator<Item = &SwitchRecord> {
         self.records.iter()
     }
 

@@ -14,15 +14,20 @@ pub mod hardware;
 pub mod history;
 pub mod inject;
 pub mod landing;
+mod operator;
 mod outcome;
 pub mod pool;
 pub mod registers;
-mod status;
 pub mod switch;
 pub mod window;
+
+#[cfg(test)]
+mod device_test;
+#[cfg(test)]
+mod fake;
 
 pub use actions::Hardware;
 pub use core::Timing;
 pub use device::{Acceleration, AccelerationConfig, AccelerationError, NpaExtension, accelerate};
+pub use operator::AcceleratedDevice;
 pub use outcome::{StepError, SwitchError, SwitchFailure};
-pub use status::{Mode, Status, SwitchCounts};
