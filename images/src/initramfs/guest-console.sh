@@ -40,7 +40,8 @@ run() {
         rm -f $last
         last="$work/$1.out $work/$1.err $work/$1.status"
         printf %s "$4" | base64 -d >$work/command
-        timeout -s KILL $2 sh $work/command </dev/null >$work/stdout 2>$work/stderr
+        # By its path: busybox would run its own shell, and that its own applets.
+        timeout -s KILL $2 /usr/bin/sh $work/command </dev/null >$work/stdout 2>$work/stderr
         status=$?
         base64 $work/stdout >$work/$1.out
         base64 $work/stderr >$work/$1.err

@@ -38,7 +38,7 @@ pub(crate) fn build(
 ) -> Result<bool, Error> {
     let output = layout.initrd(kernel.series);
     let mut key = Key::new("guest image 2");
-    key.text(&kernel.release).text(&MODULES.join(" ")).text(INIT).text(CONSOLE);
+    key.text(&kernel.release).text(PASSWD).text(&MODULES.join(" ")).text(INIT).text(CONSOLE);
     for program in programs {
         key.content(program)?;
     }
@@ -62,6 +62,9 @@ pub(crate) fn build(
     Ok(true)
 }
 
+/// tcpdump gives up its privileges to the user of that name.
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
+                      tcpdump:x:991:0:tcpdump:/run:/bin/sh\n";
 const INIT: &str = include_str!("guest-init.sh");
 const CONSOLE: &str = include_str!("guest-console.sh");
 
@@ -87,7 +90,7 @@ fn fill(
     add_modules(layout, &mut tree, kernel, MODULES, &extra)?;
     tree.file("init", 0o755, INIT);
     tree.file("usr/lib/npa/console", 0o755, CONSOLE);
-    tree.file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n");
+    tree.file("etc/passwd", 0o644, PASSWD);
     tree.file("etc/group", 0o644, "root:x:0:\n");
     tree.file("etc/hosts", 0o644, "127.0.0.1 localhost\n");
     tree.file("etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files\n");

@@ -71,7 +71,7 @@ pub(crate) fn build(
     let debugging: Vec<&str> =
         DEBUGGING.iter().copied().filter(|name| find_program(name).is_ok()).collect();
     let mut key = Key::new("lab host image 2");
-    key.text(&kernel.release).text(&MODULES.join(" ")).text(INIT);
+    key.text(&kernel.release).text(PASSWD).text(&MODULES.join(" ")).text(INIT);
     stamp_programs(&mut key, PROGRAMS)?;
     stamp_programs(&mut key, &debugging)?;
     stamp_programs(&mut key, &["busybox", "dash"])?;
@@ -113,4 +113,5 @@ pub(crate) fn build(
 /// The user `vmm` is who virtual machines may run as.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n\
                       vmm:x:990:990:vmm:/run:/bin/sh\n\
+                      tcpdump:x:991:65534:tcpdump:/run:/bin/sh\n\
                       nobody:x:65534:65534:nobody:/:/bin/sh\n";

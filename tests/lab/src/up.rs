@@ -130,7 +130,10 @@ fn bridge() -> Result<()> {
     }
     if !is_port(PF) {
         tool("ip", &["link", "set", PF, "master", BRIDGE])?;
-        println!("{PF} is a port of {BRIDGE}");
+        // The emulated card gives a sender its own broadcasts back. A bridge that learns from
+        // them believes that its guests are outside.
+        tool("bridge", &["link", "set", "dev", PF, "learning", "off"])?;
+        println!("{PF} is a port of {BRIDGE}, not learning");
     }
     if !is_up(BRIDGE) {
         tool("ip", &["address", "replace", HOST_ADDRESS, "dev", BRIDGE])?;
@@ -156,11 +159,15 @@ fn outside() -> Result<()> {
         return Ok(());
     }
     wait_for(&format!("network card {OUTSIDE_CARD}"), || exists(OUTSIDE_CARD))?;
-    quiet(OUTSIDE_CARD);
+    let mac = attribute(OUTSIDE_CARD, "address");
     tool("ip", &["netns", "add", OUTSIDE])?;
     tool("ip", &["link", "set", OUTSIDE_CARD, "netns", OUTSIDE])?;
     let inside = |arguments: &[&str]| tool("ip", &[&["-n", OUTSIDE], arguments].concat());
+    // The bridge does not learn who is outside, and need not ask all guests.
+    tool("bridge", &["fdb", "replace", &mac, "dev", PF, "master", "static"])?;
     inside(&["link", "set", "lo", "up"])?;
+    let off = format!("echo 1 >/proc/sys/net/ipv6/conf/{OUTSIDE_CARD}/disable_ipv6");
+    tool("ip", &["netns", "exec", OUTSIDE, "sh", "-c", &off])?;
     inside(&["address", "add", OUTSIDE_ADDRESS, "dev", OUTSIDE_CARD])?;
     inside(&["link", "set", OUTSIDE_CARD, "up"])?;
     let carrier = || {
