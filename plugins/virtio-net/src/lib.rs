@@ -21,6 +21,7 @@ pub use info::{
 pub use layout::QueueLayout;
 
 use npa_abi::image::{Licence, PciId};
+use npa_abi::plugin::LOG_ERROR;
 use npa_plugin_sdk::net::{Armed, NetPlugin, RxSink, RxSource, SendFrames};
 use npa_plugin_sdk::{Device, Error, ImageInfo, Memory, net_plugin, pages};
 
@@ -65,7 +66,11 @@ impl NetPlugin for VirtioNet {
     }
 
     fn new_rx(&self, device: &Device<'_>, queue: u32, memory: Memory) -> Result<Self::Rx, Error> {
-        rx::Receive::new(&self.info, queue, memory, device.buffer_length())
+        let receive = rx::Receive::new(&self.info, queue, memory, device.buffer_length());
+        if receive.is_err() {
+            device.log(LOG_ERROR, "receive buffers or ring too small for the negotiated features");
+        }
+        receive
     }
 
     fn new_tx(&self, _: &Device<'_>, queue: u32, memory: Memory) -> Result<Self::Tx, Error> {
