@@ -84,6 +84,11 @@ impl Watchdog {
             (ended @ State::Ended(_), _) => ended,
             (_, Event::Exit(status)) => State::Ended(End::Finished(status)),
             (_, Event::Damaged(what)) => State::Ended(End::Failed(what)),
+            // Before its agent is ready nothing of ours has run in it.
+            (State::Booting { .. }, Event::Reset) => {
+                let words = self.last_words.as_deref().unwrap_or("nothing");
+                State::Ended(End::Lost(format!("reset while it booted; it said: {words}")))
+            }
             (_, Event::Reset) => State::Ended(self.reset()),
             (_, Event::PowerOff) => {
                 State::Ended(End::Failed("the lab host was switched off from inside".into()))
