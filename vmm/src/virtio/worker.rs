@@ -259,3 +259,7 @@ fn watch(ops: &mut EventOps<'_>, events: Events) {
         tracing::error!(%error, "cannot watch a descriptor of a device");
     }
 }
+
+#[cfg(test)]
+#[path = "worker_test.rs"]
+mod tests;

@@ -10,7 +10,7 @@ use crate::virtio::path::LiveCounters;
 use crate::virtio::queue::{Chain, DeviceQueue, QueueError};
 
 /// Frames sent before other work of the device gets its turn.
-const BUDGET: u32 = 256;
+const BUDGET: u32 = 64;
 
 /// How a round of sending ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,8 +19,7 @@ use crate::virtio::path::{Drained, LiveCounters, PathMode};
 use crate::virtio::queue::QueueError;
 use crate::virtio::worker::{Progress, Wake, Worker};
 
-/// Queue numbers of the first pair.
-const RECEIVE: usize = 0;
+/// Number of the transmit queue; the receive queue is 0.
 const TRANSMIT: usize = 1;
 
 /// State of the I/O thread.
@@ -37,6 +36,8 @@ pub(super) struct NetWorker<B> {
 struct Running {
     receive: ReceiveQueue,
     transmit: TransmitQueue,
+    /// The backend took no more frames; it says when it does.
+    backend_full: bool,
     interrupts: Arc<Interrupts>,
 }
 
@@ -151,7 +152,9 @@ impl<B: FrameBackend> NetWorker<B> {
 
     fn transmit(&mut self) -> Result<Progress, QueueError> {
         let Some(running) = &mut self.running else { return Ok(Progress::Idle) };
-        Ok(match running.transmit.run(self.backend.as_fd().as_raw_fd(), &self.counters)? {
+        let outcome = running.transmit.run(self.backend.as_fd().as_raw_fd(), &self.counters)?;
+        running.backend_full = outcome == Sent::BackendFull;
+        Ok(match outcome {
             Sent::Budget => Progress::More,
             Sent::Empty | Sent::BackendFull => Progress::Idle,
         })
@@ -231,6 +234,7 @@ impl<B: FrameBackend> Worker for NetWorker<B> {
         self.running = Some(Running {
             receive: ReceiveQueue::new(receive, config::mergeable(features), longest),
             transmit: TransmitQueue::new(transmit),
+            backend_full: false,
             interrupts,
         });
     }
@@ -245,8 +249,15 @@ impl<B: FrameBackend> Worker for NetWorker<B> {
         if matches!(wake, Wake::Queue(_)) {
             LiveCounters::add(&self.counters.kicks, 1);
         }
-        let receives = !matches!(wake, Wake::Queue(TRANSMIT));
-        let transmits = !matches!(wake, Wake::Queue(RECEIVE));
+        let (transmits, receives) = match wake {
+            Wake::Queue(TRANSMIT) => (true, false),
+            Wake::Queue(_) => (false, true),
+            // The backend is writable nearly always, which says nothing unless it was full.
+            Wake::Source(_) => {
+                (self.running.as_ref().is_some_and(|running| running.backend_full), true)
+            }
+            Wake::Again => (true, true),
+        };
         match self.serve(transmits, receives) {
             Ok(progress) => progress,
             Err(error) => {
