@@ -45,8 +45,8 @@ pub enum TapError {
     Permission(String),
     /// The interface exists but is not a tap, or was created with other flags.
     #[error(
-        "interface `{0}` is no single-queue tap; delete it and create it with `ip tuntap add {0} \
-         mode tap`"
+        "interface `{0}` is no single-queue tap; name one, as `ip tuntap add NAME mode tap user \
+         $USER vnet_hdr` creates it"
     )]
     NotTap(String),
     /// Any other refusal.
