@@ -45,7 +45,7 @@ pub(crate) fn prepare(options: SetupOptions, force: bool) -> Result<Setup> {
         binaries::provide(layout.workspace(), options.profile, !options.no_build, &progress)?;
     let inputs = Inputs {
         guest_programs: GUEST_PROGRAMS.map(|name| binaries.path(name)).to_vec(),
-        programs: binaries.all()?.into_iter().map(|(_, path)| path).collect(),
+        programs: binaries.all().into_iter().map(|(_, path)| path).collect(),
         partial: options.partial,
         force,
     };

@@ -12,6 +12,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::framing::{self, Collector, Reply};
 
+/// For the VMM to open the console's socket.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two attempts to get an answer from a guest that is not up yet.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// For the guest to say that a command arrived; longer than a busy emulated guest needs.
@@ -50,10 +52,11 @@ impl Console {
     pub(crate) fn open(socket: &Path, patience: Duration) -> Result<Self> {
         let turn = take_turn(socket)?;
         let deadline = Instant::now() + patience;
+        let connect_until = Instant::now() + patience.min(CONNECT_TIMEOUT);
         let stream = loop {
             match UnixStream::connect(socket) {
                 Ok(stream) => break stream,
-                Err(error) if Instant::now() > deadline => {
+                Err(error) if Instant::now() > connect_until => {
                     return Err(error).with_context(|| {
                         format!("no serial console at {}: does the VM run?", socket.display())
                     });

@@ -35,7 +35,7 @@ impl RunFolder {
                 .with_context(|| format!("cannot create {}", folder.display()))?;
         }
         let folder = Self { root, out: fs::canonicalize(out)? };
-        for (name, path) in setup.binaries.all()? {
+        for (name, path) in setup.binaries.all() {
             let to = folder.share().join("bin").join(name);
             fs::copy(&path, &to).with_context(|| format!("cannot copy {}", path.display()))?;
         }
