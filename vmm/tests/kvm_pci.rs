@@ -10,6 +10,8 @@ use vmm::pci::{BarKind, ConfigHeader, ConfigSpace, MsixCapability, MsixVectors, 
 use vmm::vm::{DeviceContext, VmExit};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+/// Writing here makes the device panic.
+const PANIC: u64 = 0x30;
 /// Register of the device that reads as this value.
 const VALUE: u32 = 0x5a;
 /// Doorbell served by an ioeventfd.
@@ -72,6 +74,7 @@ impl PciDevice for Device {
         match offset {
             TABLE.. => self.vectors.table_write(offset - TABLE, data),
             RAISE => self.vectors.trigger(0),
+            PANIC => panic!("asked to"),
             _ => self.writes.lock().unwrap().push((offset, data.to_vec())),
         }
     }
@@ -103,6 +106,20 @@ fn run(code: Code) -> (Machine, Arc<Mutex<Device>>) {
     machine.vm.start().unwrap();
     assert_eq!(machine.vm.wait().unwrap(), VmExit::PowerOff);
     (machine, device)
+}
+
+#[test]
+fn a_panic_in_a_device_ends_the_machine() {
+    if !has_kvm("a_panic_in_a_device_ends_the_machine") {
+        return;
+    }
+    let machine = Machine::new(enabled().store(BAR + PANIC as u32, 1).power_off());
+    let device = Arc::new(Mutex::new(Device::new(machine.vm.device_context())));
+    machine.vm.add_pci_device(device).unwrap();
+    machine.vm.start().unwrap();
+    assert!(
+        matches!(machine.vm.wait().unwrap(), VmExit::Crashed(reason) if reason.contains("bug"))
+    );
 }
 
 #[test]

@@ -107,6 +107,13 @@ fn elf_kernel() {
 }
 
 #[test]
+fn the_reset_vector_pulls_the_reset_line() {
+    let loaded = load(&elf(), None, "").unwrap();
+    let code: [u8; 9] = loaded.memory.ram().read_obj(GuestAddress(0xf_fff0)).unwrap();
+    assert_eq!(code, [0xb0, 6, 0xba, 0xf9, 0x0c, 0xee, 0xf4, 0xeb, 0xfd]);
+}
+
+#[test]
 fn a_missing_kernel_names_the_option() {
     let config = BootConfig { kernel: "/does/not/exist".into(), ..Default::default() };
     let error = BootSource::open(config).err().unwrap().to_string();

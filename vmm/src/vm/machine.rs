@@ -72,7 +72,7 @@ pub struct Vm {
     acpi: Vec<u8>,
     exit_stats: Vec<ExitStat>,
     context: DeviceContext,
-    _console: Console,
+    console: Mutex<Option<Console>>,
     vm: Arc<VmFd>,
 }
 
@@ -84,6 +84,18 @@ struct Lifecycle {
 enum Event {
     Vcpu(VcpuEvent),
     Stop,
+}
+
+impl Event {
+    /// How the VM ends by this event; `None` when it does not.
+    fn ends(self) -> Option<VmExit> {
+        match self {
+            Self::Vcpu(VcpuEvent::Power(PowerRequest::Reset)) => None,
+            Self::Vcpu(VcpuEvent::Power(PowerRequest::PowerOff)) => Some(VmExit::PowerOff),
+            Self::Vcpu(VcpuEvent::Crashed(reason)) => Some(VmExit::Crashed(reason)),
+            Self::Stop => Some(VmExit::Stopped),
+        }
+    }
 }
 
 impl Vm {
@@ -150,7 +162,7 @@ impl Vm {
             layout,
             exit_stats,
             context,
-            _console: console,
+            console: Mutex::new(Some(console)),
             vm,
         };
         for (index, vcpu) in vcpu_fds.into_iter().enumerate() {
@@ -227,15 +239,22 @@ impl Vm {
     pub fn wait(&self) -> Result<VmExit, VmError> {
         let events = self.events.lock().unwrap();
         let exit = loop {
-            match events.recv().map_err(|_| VmError::Stopped)? {
-                Event::Vcpu(VcpuEvent::Power(PowerRequest::Reset)) => self.reset()?,
-                Event::Vcpu(VcpuEvent::Power(PowerRequest::PowerOff)) => break VmExit::PowerOff,
-                Event::Vcpu(VcpuEvent::Crashed(reason)) => break VmExit::Crashed(reason),
-                Event::Stop => break VmExit::Stopped,
+            let first = events.recv().map_err(|_| VmError::Stopped)?;
+            // Once all vCPUs hold there is no further event from them. Several may have asked
+            // for a reset, which is one reset; whatever ends the VM goes before it.
+            let lifecycle = self.lifecycle.lock().unwrap();
+            self.hold();
+            let ends = std::iter::once(first).chain(events.try_iter()).find_map(Event::ends);
+            match ends {
+                Some(exit) => break exit,
+                None => self.reset(&lifecycle)?,
             }
         };
         tracing::info!(?exit, "vm ends");
         self.end();
+        // Others may go on holding the VM, to ask for its counters say; the terminal and the
+        // socket are given back now.
+        drop(self.console.lock().unwrap().take());
         Ok(exit)
     }
 
@@ -258,11 +277,9 @@ impl Vm {
         self.exit_stats.iter().map(|stat| stat.read().ok()).sum()
     }
 
-    /// The machine as after power-on: devices, chips, kernel, vCPUs.
-    fn reset(&self) -> Result<(), VmError> {
-        let lifecycle = self.lifecycle.lock().unwrap();
+    /// The machine as after power-on: devices, chips, kernel, vCPUs, which all hold.
+    fn reset(&self, lifecycle: &Lifecycle) -> Result<(), VmError> {
         tracing::info!("guest resets");
-        self.hold();
         self.platform.pci.reset();
         self.platform.ports.reset();
         self.chips.reset(&self.vm).map_err(kvm("reset the interrupt controllers"))?;
@@ -295,7 +312,10 @@ impl Vm {
         if lifecycle.started {
             lifecycle.state = lifecycle.state.transition(event);
             match event {
-                RunEvent::Resume => drop(self.control.apply(event)),
+                RunEvent::Resume => {
+                    self.excuse_pause();
+                    self.control.apply(event);
+                }
                 RunEvent::Pause | RunEvent::Stop => self.hold(),
             }
             tracing::info!(state = ?lifecycle.state, "vm");
@@ -308,6 +328,17 @@ impl Vm {
         self.control.apply(RunEvent::Pause);
         self.vcpus.iter().for_each(VcpuThread::kick);
         self.control.wait_quiet();
+    }
+
+    /// Tells guests that use KVM's clock that they were held, lest their watchdogs bark.
+    fn excuse_pause(&self) {
+        for thread in &self.vcpus {
+            // A vCPU that runs already was not held; EINVAL means that its guest does not use
+            // that clock (yet).
+            if let Ok(vcpu) = thread.vcpu.try_lock() {
+                let _ = vcpu.kvmclock_ctrl();
+            }
+        }
     }
 
     fn end(&self) {

@@ -82,6 +82,12 @@ impl RunControl {
         self.inner.lock().unwrap().target
     }
 
+    /// Thread `index` has ended without being asked to.
+    pub(super) fn leave(&self, index: usize) {
+        self.inner.lock().unwrap().observed[index] = RunState::Stopped;
+        self.changed.notify_all();
+    }
+
     /// Waits until no vCPU runs guest code.
     pub(super) fn wait_quiet(&self) {
         let inner = self.inner.lock().unwrap();
@@ -117,6 +123,15 @@ mod tests {
         for (from, event, to) in table {
             assert_eq!(from.transition(event), to, "{from:?} {event:?}");
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_is_gone() {
+        let control = RunControl::new(1);
+        control.apply(RunEvent::Resume);
+        assert!(control.may_run(0));
+        control.leave(0);
+        control.wait_quiet();
     }
 
     #[test]

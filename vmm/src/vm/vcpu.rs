@@ -258,7 +258,8 @@ struct PanicGuard<'a> {
 
 impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
-        let event = self.runner.crashed("its thread panicked".to_owned());
+        self.runner.control.leave(self.runner.index);
+        let event = self.runner.crashed("its thread panicked; this is a bug".to_owned());
         (self.runner.report)(event);
     }
 }
