@@ -45,10 +45,10 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             accept: Duration::from_secs(2),
-            load: Duration::from_secs(2),
-            switch: Duration::from_secs(1),
-            drain: Duration::from_millis(500),
-            quiesce: Duration::from_secs(1),
+            load: Duration::from_secs(4),
+            switch: Duration::from_secs(2),
+            drain: Duration::from_secs(2),
+            quiesce: Duration::from_secs(2),
             path_drain: Duration::from_millis(500),
             retry: Duration::from_secs(1),
             reset: Duration::from_secs(1),
