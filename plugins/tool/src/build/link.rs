@@ -20,6 +20,7 @@ pub(super) fn image(inputs: &[PathBuf], out: &Path) -> Result<(), BuildError> {
     ld.args(["-m", "elf_x86_64", "-pie", "--no-dynamic-linker", "--gc-sections"]);
     ld.args(["--build-id=none", "--hash-style=sysv", "--fatal-warnings"]);
     ld.args(["-z", "norelro", "-z", "notext", "-z", "noexecstack", "-z", "max-page-size=4096"]);
+    ld.args(["-z", "nodynamic-undefined-weak"]);
     ld.args(["-u", ENTRY_SYMBOL, "-T"]).arg(&script).arg("-o").arg(out).args(inputs);
     let linked = run("ld", &mut ld);
     std::fs::remove_file(&script).map_err(BuildError::io("remove", &script))?;
@@ -79,7 +80,7 @@ fn exports(archive: &Path, package: &str) -> Result<BTreeSet<String>, BuildError
 }
 
 /// A scratch file next to `path`.
-fn beside(path: &Path, extension: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, extension: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(extension);

@@ -71,19 +71,23 @@ pub fn build_blob(workspace: &Path, package: &str, out: &Path) -> Result<Image, 
 }
 
 /// Links `inputs` (objects or archives for [`TARGET`] or C's freestanding equivalent) to a plugin
-/// image in the file `out`, fills in the header's length, entry and hash, and checks the image.
+/// image in the file `out`, fills in the header's length, entry and hash, and checks the image. An
+/// image that breaks a rule is left in `out` with `.refused` behind its name, for a look at it.
 ///
 /// # Errors
 /// A [`BuildError`] when the inputs do not link or the image breaks a rule.
 pub fn link_blob(inputs: &[PathBuf], out: &Path) -> Result<Image, BuildError> {
-    link::image(inputs, out)?;
-    let read = |path: &Path| std::fs::read(path).map_err(BuildError::io("read", path));
-    let sealed = seal::seal(read(out)?)?;
-    std::fs::write(out, &sealed).map_err(BuildError::io("write", out))?;
-    let (image, findings) = crate::image::examine(&sealed, &crate::image::Limits::default());
-    match image {
-        Some(image) if findings.is_empty() => Ok(image),
-        _ => Err(BuildError::Refused { findings }),
+    let linked = link::beside(out, "refused");
+    link::image(inputs, &linked)?;
+    let file = std::fs::read(&linked).map_err(BuildError::io("read", &linked))?;
+    let sealed = seal::seal(file)?;
+    std::fs::write(&linked, &sealed).map_err(BuildError::io("write", &linked))?;
+    match crate::image::examine(&sealed, &crate::image::Limits::default()) {
+        (Some(image), findings) if findings.is_empty() => {
+            std::fs::rename(&linked, out).map_err(BuildError::io("write", out))?;
+            Ok(image)
+        }
+        (_, findings) => Err(BuildError::Refused { findings }),
     }
 }
 

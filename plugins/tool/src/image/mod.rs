@@ -201,6 +201,3 @@ pub const VECTORS_MAX: u16 = 32;
 
 /// Most bytes of private memory per instance.
 pub const PRIVATE_LENGTH_MAX: u32 = 64 << 10;
-
-#[cfg(test)]
-mod mod_test;

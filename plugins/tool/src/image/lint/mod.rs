@@ -32,6 +32,8 @@ pub enum Rule {
     Trapping,
     /// A jump that branch protection does not track.
     Untracked,
+    /// A jump or call to a place that is not code: a weak symbol that nobody defines, say.
+    Wild,
     /// Data below the stack pointer, which an interrupt overwrites.
     RedZone,
 }
@@ -46,6 +48,7 @@ impl fmt::Display for Rule {
             Self::Privileged => "privileged instruction",
             Self::Trapping => "trapping instruction",
             Self::Untracked => "untracked jump (compile without jump tables)",
+            Self::Wild => "jump or call to a place that is not code (an undefined weak symbol?)",
             Self::RedZone => "access below the stack pointer (compile without the red zone)",
         })
     }
@@ -84,7 +87,9 @@ pub(super) fn check(
                 Some(Rule::Undecodable)
             } else {
                 let info = details.info(&instruction);
-                RULES.iter().find(|(_, breaks)| breaks(&instruction, info)).map(|(rule, _)| *rule)
+                let broken = RULES.iter().find(|(_, breaks)| breaks(&instruction, info));
+                let wild = transfer::is_wild(&instruction, code).then_some(Rule::Wild);
+                broken.map(|(rule, _)| *rule).or(wild)
             };
             panics.see(&instruction);
             if let Some(rule) = rule.filter(|_| !is_padding(&instruction, symbols)) {
