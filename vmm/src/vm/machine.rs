@@ -252,7 +252,7 @@ impl Vm {
         };
         tracing::info!(?exit, "vm ends");
         self.end();
-        // Others may go on holding the VM, to ask for its counters say; the terminal and the
+        // Others may keep the VM, for its counters for example; the terminal and the
         // socket are given back now.
         drop(self.console.lock().unwrap().take());
         Ok(exit)
