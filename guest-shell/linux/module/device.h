@@ -78,6 +78,8 @@ void npa_down(struct npa_dev *dev);
 /* transmit.c */
 int npa_tx_setup(struct npa_dev *dev);
 void npa_tx_teardown(struct npa_dev *dev);
+netdev_features_t npa_features_check(struct sk_buff *skb, struct net_device *netdev,
+				     netdev_features_t features);
 netdev_tx_t npa_start_xmit(struct sk_buff *skb, struct net_device *netdev);
 
 /* receive.c */

@@ -85,7 +85,7 @@ static const struct net_device_ops npa_netdev_ops = {
 	.ndo_validate_addr = eth_validate_addr,
 	.ndo_get_stats64 = npa_get_stats64,
 	.ndo_tx_timeout = npa_tx_timeout,
-	.ndo_features_check = passthru_features_check,
+	.ndo_features_check = npa_features_check,
 };
 
 int npa_netdev_setup(struct npa_dev *dev)

@@ -63,6 +63,32 @@ static bool map_frame(struct npa_dev *dev, struct npa_tx *tx)
 	return true;
 }
 
+/* Longest headers that NICs take into account: those of the 82576. */
+#define L2_MAX 127
+#define L3_MAX 511
+
+/*
+ * Leaves to the stack what not every path can do: checksums and segments of anything but TCP and
+ * UDP over IP. The answer may not depend on the path, because the frame can be given to another.
+ */
+netdev_features_t npa_features_check(struct sk_buff *skb, struct net_device *netdev,
+				     netdev_features_t features)
+{
+	int l2, l3;
+
+	if (skb->ip_summed != CHECKSUM_PARTIAL)
+		return features;
+	l2 = skb_network_offset(skb);
+	l3 = skb_checksum_start_offset(skb) - l2;
+	if ((skb->csum_offset == offsetof(struct tcphdr, check) ||
+	     skb->csum_offset == offsetof(struct udphdr, check)) &&
+	    (vlan_get_protocol(skb) == htons(ETH_P_IP) ||
+	     vlan_get_protocol(skb) == htons(ETH_P_IPV6)) &&
+	    l2 >= ETH_HLEN && l2 <= L2_MAX && l3 > 0 && l3 <= L3_MAX)
+		return features;
+	return features & ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
+}
+
 /* Fills in what the device shall do with the frame. */
 static void describe(const struct npa_tx *tx, struct npa_tx_frame *frame)
 {
