@@ -24,8 +24,11 @@ use super::VfError;
 use super::container::{Container, VfioSpace};
 use super::msix::msix_pages;
 use crate::npa::hardware::{DeviceMemory, Vf, VfGrant, VfOpener};
+use crate::pci::command;
 
 const PAGE: u64 = PAGE_SIZE as u64;
+/// The command register in configuration space (PCI 3.0, 6.2.2).
+const COMMAND: u64 = 4;
 
 impl VfOpener for VfioSpace {
     fn open(&mut self, grant: &VfGrant) -> Result<Box<dyn Vf>, VfError> {
@@ -141,6 +144,19 @@ impl VfioVf {
         result.map_err(|source| VfError::Vfio { vf: self.name.clone(), source })
     }
 
+    /// Lets the function master the bus (DMA and interrupts) or not. VFIO opens it without.
+    fn set_bus_master(&self, on: bool) {
+        let device = self.device.get();
+        let mut bytes = [0; 2];
+        device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut bytes, COMMAND);
+        let command = u16::from_le_bytes(bytes);
+        let command = match on {
+            true => command | command::MEMORY | command::BUS_MASTER,
+            false => command & !command::BUS_MASTER,
+        };
+        device.region_write(VFIO_PCI_CONFIG_REGION_INDEX, &command.to_le_bytes(), COMMAND);
+    }
+
     fn region_error(&self, bar: u8, offset: u64, length: u64, reason: &'static str) -> VfError {
         VfError::Region { vf: self.name.clone(), bar, offset, length, reason }
     }
@@ -183,6 +199,7 @@ impl VfVectors {
 impl Vf for VfioVf {
     fn init(&mut self, config: &VfConfig) -> Result<(), VfError> {
         let failed = |source| VfError::Control { vf: self.name.clone(), source };
+        self.set_bus_master(true);
         let identity = self.control.init(config).map_err(failed)?;
         self.stopped = false;
         let link = self.control.link_up();
@@ -240,6 +257,8 @@ impl Vf for VfioVf {
 
     fn stop(&mut self) {
         self.control.force_quiesce();
+        // Whatever the vendor's way is worth, this stops any function's DMA.
+        self.set_bus_master(false);
         self.stopped = true;
     }
 
