@@ -29,6 +29,7 @@ pub(super) fn logged(
     let status = command
         .current_dir(&session.workspace)
         .env("CARGO_TERM_COLOR", "never")
+        .env("TERM", "dumb")
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
