@@ -146,3 +146,45 @@ pub fn observe() {
 pub fn synchronise() {
     fence(Ordering::SeqCst);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(words: &mut [u64], entries: u32) -> Option<Memory> {
+        let length = size_of_val(words) as u32;
+        let base = words.as_mut_ptr().cast();
+        // SAFETY: each test keeps the array until its end.
+        unsafe { Memory::new(&QueueMemory { base, device_address: 0x1000, length, entries }) }
+    }
+
+    #[test]
+    fn rings_lie_inside_aligned_and_wrap() {
+        let mut words = [0u64; 8];
+        let memory = memory(&mut words, 4).unwrap();
+        let ring = memory.ring::<u16>(8, 4).unwrap();
+        for index in 0..9 {
+            ring.store(index, index as u16);
+        }
+        assert_eq!([0, 1, 2, 3, u32::MAX].map(|index| ring.load(index)), [8, 5, 6, 7, 7]);
+        assert_eq!(memory.device_address(8), 0x1008);
+        assert!(memory.ring::<u64>(0, 16).is_none(), "too long");
+        assert!(memory.ring::<u64>(4, 1).is_none(), "misaligned");
+        assert!(memory.ring::<u16>(0, 3).is_none(), "no power of two");
+        assert!(memory.ring::<u64>(8, usize::MAX / 2 + 1).is_none(), "overflow");
+        assert!(memory.word::<u64>(64).is_none(), "behind the end");
+        memory.zero();
+        assert_eq!(ring.load(0), 0);
+    }
+
+    #[test]
+    fn a_queue_without_memory_or_with_odd_entries_is_none() {
+        let mut words = [0u64; 8];
+        assert!(memory(&mut words, 3).is_none());
+        assert!(memory(&mut words, 0).is_none());
+        let none =
+            QueueMemory { base: core::ptr::null_mut(), device_address: 0, length: 64, entries: 4 };
+        // SAFETY: a null base is allowed.
+        assert!(unsafe { Memory::new(&none) }.is_none());
+    }
+}

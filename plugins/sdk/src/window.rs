@@ -77,3 +77,27 @@ impl Window {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_outside_read_ones_and_write_nothing() {
+        let mut page = [0u32; 4];
+        // SAFETY: the array outlives the window.
+        let window = unsafe { Window::new(page.as_mut_ptr().cast(), size_of_val(&page)) };
+        window.write32(12, 7);
+        window.write16(2, 5);
+        for offset in [16, 13, 14, usize::MAX, usize::MAX - 3] {
+            window.write32(offset, 1);
+            window.write16(offset | 1, 1);
+            assert_eq!(window.read32(offset), u32::MAX, "offset {offset}");
+        }
+        assert_eq!((window.read32(12), window.read32(0)), (7, 5 << 16));
+        assert!(!window.wait32(16, 1, 0, 100), "a device that is gone never becomes ready");
+        // SAFETY: a null window is empty.
+        let gone = unsafe { Window::new(core::ptr::null_mut(), 4096) };
+        assert_eq!((gone.length(), gone.read32(0)), (0, u32::MAX));
+    }
+}

@@ -257,6 +257,15 @@ fn instructions_that_do_not_belong_in_a_plugin_are_refused() {
 }
 
 #[test]
+fn a_panic_path_is_named_by_its_ends() {
+    let expected = ImageError::PanicPath {
+        caller: "npa_plugin_main".into(),
+        callee: "core::panicking::panic_bounds_check".into(),
+    };
+    assert_eq!(only(&sample("PANICS").0), expected);
+}
+
+#[test]
 fn all_broken_rules_are_listed() {
     let file = change(good(), offset_of!(PluginHeader, licence), &[0, 0]);
     let file = tamper(file, offset_of!(PluginHeader, abi_min), &[7, 0, 7, 0]);
