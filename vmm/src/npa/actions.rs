@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use npa_plugin::image::landed_sha256;
 use pf_control::ops::LeaseId;
-use pf_control::vf_control::VfEvent;
+use pf_control::vf_control::{VfEvent, VfStats};
 
 use super::core::Core;
 use super::hardware::{Plugin, PluginStore, Vf, VfGrant, VfOpener, VfPool};
@@ -36,6 +36,8 @@ pub(super) struct Executor {
     grant: Option<VfGrant>,
     vf: Option<Box<dyn Vf>>,
     plugin: Option<(Box<dyn Plugin>, Fit)>,
+    /// What the VF had counted when it was last looked at.
+    counted: VfStats,
     /// The address may be with the VF.
     moved: bool,
     /// VFs that the daemon has not taken back yet.
@@ -51,6 +53,7 @@ impl Executor {
             grant: None,
             vf: None,
             plugin: None,
+            counted: VfStats::default(),
             moved: false,
             unreleased: Vec::new(),
         }
@@ -67,6 +70,7 @@ impl Executor {
             SwitchAction::InitVf => {
                 let grant = self.grant.as_ref().ok_or(StepError::Missing("VF"))?;
                 self.vf.as_mut().ok_or(StepError::Missing("open VF"))?.init(&grant.config)?;
+                self.counted = VfStats::default();
                 Ok(())
             }
             SwitchAction::LoadPlugin => self.load_plugin(),
@@ -97,6 +101,7 @@ impl Executor {
             }
             SwitchAction::MapDeadPage => Ok(self.window().kill()?),
             SwitchAction::StopVf => {
+                self.count_traffic();
                 if let Some(vf) = &mut self.vf {
                     vf.stop();
                 }
@@ -128,6 +133,20 @@ impl Executor {
     /// The next event of the VF.
     pub(super) fn poll_event(&mut self) -> Option<VfEvent> {
         self.vf.as_mut()?.poll_event()
+    }
+
+    /// Adds what the VF counted since the last time to the device's counters.
+    pub(super) fn count_traffic(&mut self) {
+        let Some(now) = self.vf.as_ref().and_then(|vf| vf.stats()) else { return };
+        let before = std::mem::replace(&mut self.counted, now);
+        // The VF's counters are 32 bits wide and wrap.
+        let more = |now: u32, before: u32| u64::from(now.wrapping_sub(before));
+        let mut state = self.core.lock();
+        let traffic = &mut state.vf_traffic;
+        traffic.received += more(now.rx_frames, before.rx_frames);
+        traffic.received_bytes += more(now.rx_bytes, before.rx_bytes);
+        traffic.sent += more(now.tx_frames, before.tx_frames);
+        traffic.sent_bytes += more(now.tx_bytes, before.tx_bytes);
     }
 
     /// Whether the daemon still has a VF to take back.

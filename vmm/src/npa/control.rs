@@ -72,11 +72,17 @@ impl Loop {
                 continue;
             }
             self.core.check_deadline(&mut state);
+            let counting = state.count_asked;
             if state.work.is_some() {
                 continue;
             }
             let deadline = state.deadline;
             drop(state);
+            if counting {
+                self.executor.count_traffic();
+                self.core.lock().count_asked = false;
+                self.core.announce();
+            }
             self.retry();
             self.wait(deadline);
             self.take_vf_events();
@@ -163,9 +169,6 @@ impl Loop {
 
     /// Sleeps until there is something to do.
     fn wait(&mut self, deadline: Option<Instant>) {
-        if self.core.lock().work.is_some() {
-            return;
-        }
         if let Err(error) = self.sleep(deadline) {
             tracing::error!(device = self.core.id, %error, "control thread");
         }

@@ -17,6 +17,7 @@ use super::landing::{Registration, Residue, ShellPageError};
 use super::outcome::{SwitchError, SwitchFailure};
 use super::registers::{GuestRegisters, OfferRegisters, RegisterView, RegisterWrite};
 use super::switch::{GuestHalf, Next, Phase, Switch, SwitchEvent, Verdict, Work, transition};
+use crate::virtio::PathCounters;
 use crate::virtio::pci::Connection;
 use crate::vm::GuestRam;
 
@@ -71,6 +72,9 @@ impl Timing {
 /// Longest that an operator waits: above the sum of all bounds of a switch.
 const OPERATOR_LIMIT: Duration = Duration::from_secs(60);
 
+/// Longest that a status waits for the VF's counters.
+const COUNT_LIMIT: Duration = Duration::from_millis(100);
+
 /// Complaints about one guest that are logged; a guest must not fill the host's disk.
 const COMPLAINTS: u32 = 100;
 
@@ -117,6 +121,10 @@ pub(super) struct State {
     /// A VF that the daemon could not take back yet.
     pub(super) release_pending: bool,
     pub(super) stop: bool,
+    /// What VFs carried, all of them together.
+    pub(super) vf_traffic: PathCounters,
+    /// Somebody waits for [`State::vf_traffic`] to be brought up to date.
+    pub(super) count_asked: bool,
     pub(super) history: History,
     pub(super) last_failure: Option<SwitchFailure>,
     failure: Option<SwitchFailure>,
@@ -163,6 +171,8 @@ impl Core {
                 plugin: None,
                 release_pending: false,
                 stop: false,
+                vf_traffic: PathCounters::default(),
+                count_asked: false,
                 history: History::default(),
                 last_failure: None,
                 failure: None,
@@ -281,6 +291,21 @@ impl Core {
             let why = SwitchFailure::Deadline { half, limit };
             self.apply(state, SwitchEvent::Deadline, Some(why));
         }
+    }
+
+    /// The state with the VF's traffic counted up to now, or to shortly before when the control
+    /// thread is busy.
+    pub(super) fn lock_counted(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        if !state.switch.phase().holds_vf() {
+            return state;
+        }
+        state.count_asked = true;
+        self.wake();
+        self.changed
+            .wait_timeout_while(state, COUNT_LIMIT, |state| state.count_asked)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
     }
 
     /// What the register page shows.

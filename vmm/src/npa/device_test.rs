@@ -390,6 +390,19 @@ fn steps_are_timed() {
 }
 
 #[test]
+fn what_vfs_carried_is_counted_and_stays_counted() {
+    let mut guest = Guest::registered();
+    let received = |guest: &Guest| guest.acceleration.core.lock_counted().vf_traffic.received;
+    for round in 0..2 {
+        // Two looks, and the last one when the VF is stopped.
+        guest.during(|device| device.attach()).unwrap();
+        assert_eq!((received(&guest), received(&guest)), (round * 9 + 3, round * 9 + 6));
+        guest.during(|device| device.detach()).unwrap();
+        assert_eq!(received(&guest), round * 9 + 9);
+    }
+}
+
+#[test]
 fn the_capability_is_what_the_abi_says() {
     let guest = Guest::new();
     let bytes = guest.extension.capability();

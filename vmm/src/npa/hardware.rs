@@ -8,7 +8,7 @@ use npa_abi::register::DEVICE_INFO_WORDS;
 use npa_abi::shell_page::QueueDescriptor;
 use pf_control::client::ClientError;
 use pf_control::ops::{Acquired, LeaseId};
-use pf_control::vf_control::{VfConfig, VfEvent};
+use pf_control::vf_control::{VfConfig, VfEvent, VfStats};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::inject::InjectError;
@@ -113,6 +113,9 @@ pub trait Vf: Send {
 
     /// Descriptors that become readable when there may be an event.
     fn signals(&self) -> Vec<RawFd>;
+
+    /// What the VF counted since it was last brought up; `None` when it does not answer.
+    fn stats(&self) -> Option<VfStats>;
 
     /// The next thing that happened to the VF without our doing.
     fn poll_event(&mut self) -> Option<VfEvent>;

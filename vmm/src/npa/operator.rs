@@ -65,7 +65,7 @@ impl Accelerated for AcceleratedDevice {
         };
         let mut status = DeviceStatus::emulated(&core.id, class, self.path.counters());
         status.exits = self.exits.load(Ordering::Relaxed);
-        fill(&mut status, &core.lock());
+        fill(&mut status, &core.lock_counted());
         status
     }
 
@@ -98,6 +98,8 @@ fn fill(status: &mut DeviceStatus, state: &State) {
     status.steps = state.history.summary().iter().map(summary).collect();
     let (attach, detach, failed) = state.history.counts();
     status.switches = SwitchCounts { attach, detach, failed };
+    // A VF has counters of its own only while one is there, but what was carried stays told.
+    status.vf_path = Some(state.vf_traffic.into());
     let pending = "a VF waits until pf-control takes it back; start pf-control";
     status.last_error = match state.release_pending {
         true => Some(pending.to_owned()),

@@ -123,7 +123,7 @@ pub enum SwitchError {
     #[error("the device stays on its emulated path: {0}")]
     AttachFailed(SwitchFailure),
     /// The detach took force.
-    #[error("the VF was taken away by force: {0}; traffic goes on on the emulated path")]
+    #[error("the VF was revoked by force, because {0}; traffic goes on on the emulated path")]
     Forced(SwitchFailure),
     /// No end in sight.
     #[error("the switch did not end within {} s; see the status", .0.as_secs())]

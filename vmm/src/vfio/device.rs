@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use npa_abi::PAGE_SIZE;
 use pf_control::ops::{Region, RegionKind};
-use pf_control::vf_control::{self, ControlRegion, VfConfig, VfControl, VfEvent};
+use pf_control::vf_control::{self, ControlRegion, VfConfig, VfControl, VfEvent, VfStats};
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX,
     VFIO_REGION_INFO_FLAG_MMAP,
@@ -260,6 +260,11 @@ impl Vf for VfioVf {
         // Whatever the vendor's way is worth, this stops any function's DMA.
         self.set_bus_master(false);
         self.stopped = true;
+    }
+
+    fn stats(&self) -> Option<VfStats> {
+        let stats = self.control.stats();
+        (!self.stopped && stats.rx_frames != u32::MAX).then_some(stats)
     }
 
     fn signals(&self) -> Vec<RawFd> {
