@@ -9,12 +9,12 @@ use crate::os::NetOs;
 use crate::plugin::{InstanceMemory, Layout, Place, enter_built_in};
 use crate::virtio::{QueuePlace, VirtioDevice, VirtioError};
 use npa_abi::Class;
-use npa_abi::net::NetOps;
+use npa_abi::net::{NetOps, RX_SEGMENTS_MAX};
 use npa_abi::plugin::{OK, ShellApi};
 use npa_abi::register::DEVICE_INFO_WORDS;
 use npa_abi::shell_page::{QUEUES_MAX, QueueDescriptor};
 use virtio_net_plugin::{
-    FEATURES, HEADER, QueueLayout, VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM,
+    FEATURES, HEADER, HEADER_LENGTH, QueueLayout, VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM,
     VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_TSO4,
     VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MRG_RXBUF, VirtioInfo,
 };
@@ -27,6 +27,13 @@ const CONFIG_MAC: u64 = 0;
 const CONFIG_STATUS: u64 = 6;
 const CONFIG_MTU: u64 = 10;
 const STATUS_LINK_UP: u16 = 1;
+
+/// Features by which the device hands over merged frames.
+const MERGED: u64 = VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6;
+
+/// Longest merged frame with its virtio header, in bytes: an IP packet, an Ethernet header and a
+/// VLAN tag.
+const MERGED_MAX: u32 = 65_535 + 14 + 4 + HEADER_LENGTH;
 
 /// Entries that a ring gets where the device allows.
 pub(super) const RING_ENTRIES: u32 = 256;
@@ -87,18 +94,19 @@ impl BuiltIn {
     /// Resets and negotiates.
     pub(super) fn begin<O: NetOs>(os: &O) -> Result<Self, StartError> {
         let device = VirtioDevice::find(os)?;
-        device.reset(os)?;
         let mut wanted = FEATURES | F_MTU | F_MAC | F_STATUS;
-        // Merged frames are many buffers long.
-        let features = device.negotiate(os, wanted)?;
-        let merged = VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6;
-        let needed = VIRTIO_NET_F_MRG_RXBUF | VIRTIO_NET_F_GUEST_CSUM;
-        if features & merged == 0 || features & needed == needed {
-            return Ok(Self { device, features });
+        let longest = os.rx_buffer_length().saturating_mul(RX_SEGMENTS_MAX as u32);
+        if longest < MERGED_MAX {
+            wanted &= !MERGED;
         }
-        wanted &= !merged;
         device.reset(os)?;
-        let features = device.negotiate(os, wanted)?;
+        let mut features = device.negotiate(os, wanted)?;
+        let needed = VIRTIO_NET_F_MRG_RXBUF | VIRTIO_NET_F_GUEST_CSUM;
+        if features & MERGED != 0 && features & needed != needed {
+            // A merged frame needs several buffers and has no whole checksum.
+            device.reset(os)?;
+            features = device.negotiate(os, wanted & !MERGED)?;
+        }
         Ok(Self { device, features })
     }
 
@@ -205,13 +213,12 @@ impl BuiltIn {
 
     /// What was negotiated for the stack.
     pub(super) const fn offloads(&self) -> Offloads {
-        let merged = VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6;
         Offloads {
             tx_checksum: self.features & VIRTIO_NET_F_CSUM != 0,
             tx_tso4: self.features & VIRTIO_NET_F_HOST_TSO4 != 0,
             tx_tso6: self.features & VIRTIO_NET_F_HOST_TSO6 != 0,
             rx_checksum: self.features & VIRTIO_NET_F_GUEST_CSUM != 0,
-            rx_merged: self.features & merged != 0,
+            rx_merged: self.features & MERGED != 0,
         }
     }
 

@@ -46,11 +46,6 @@ impl GroupHistory {
         }
     }
 
-    /// Forgets everything.
-    pub(super) fn clear(&mut self) {
-        self.entries.as_mut_slice().fill([0, 0]);
-    }
-
     /// Frees the memory.
     pub(super) fn free(self, os: &impl NetOs) {
         self.entries.free(os);

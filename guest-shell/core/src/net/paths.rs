@@ -302,15 +302,19 @@ impl Paths {
         }
     }
 
-    /// The VF has been reset and will not write memory any more. What it wrote is still there.
+    /// The VF has been reset and will not write memory any more. What it wrote before a revoke is
+    /// still there, and salvaged.
     fn lose_vf<O: NetOs>(&mut self, os: &O) {
         let Some(vf) = self.vf.as_mut() else { return };
         if vf.live {
-            let entries = vf.path.rx_entries();
+            let (entries, revoked) = (vf.path.rx_entries(), vf.is_revoked());
             self.count(|stats| &mut stats.revokes, 1);
-            self.reap(os);
-            self.receiver.vf_released();
-            self.check_vf_rx(os, entries);
+            // After a revoke the host leaves the plugin in place until the shell has cleaned up.
+            if revoked {
+                self.reap(os);
+                self.receiver.vf_released();
+                self.check_vf_rx(os, entries);
+            }
             self.stop_vf(os);
         }
         if self.route == Route::Stalled {

@@ -4,8 +4,8 @@ use super::group::{GroupHistory, frame_key};
 use super::stats::Stats;
 use crate::os::{NetOs, RxMeta, RxPiece};
 
-/// How long after the traffic has moved a path may still bring copies of group-addressed frames
-/// that the other delivered, in nanoseconds: the emulated path's way through bridge and tap.
+/// How much later than one path the other may bring its copy of a group-addressed frame, in
+/// nanoseconds: the way through bridge and tap.
 const STRAGGLER_NS: u64 = 250_000_000;
 
 /// Length of an Ethernet header.
@@ -18,12 +18,12 @@ enum Watch {
     Off,
     /// A VF's ring is live but held: the emulated path's group frames are remembered.
     Held,
-    /// The VF's ring, which was held, is being emptied: what the emulated path has delivered is
-    /// dropped.
+    /// The VF's ring, which was held, is being emptied: what the emulated path delivered meanwhile,
+    /// however long ago, is dropped.
     Releasing,
-    /// The VF carries the traffic: its group frames are remembered, the emulated path's copies
-    /// dropped.
-    Vf,
+    /// Both paths are polled: what the other one delivered lately is dropped. Which copy comes
+    /// first is not known: the wire's reach the VF first, those of the host's own bridge may not.
+    Both,
     /// The VF is gone; until this time the emulated path may bring copies.
     Until(u64),
 }
@@ -33,6 +33,8 @@ pub(super) struct Receiver {
     mac: [u8; 6],
     open: bool,
     watch: Watch,
+    /// When the present or last VF's ring went live.
+    appeared: u64,
     from_emulated: GroupHistory,
     from_vf: GroupHistory,
     pub(super) stats: Stats,
@@ -47,7 +49,7 @@ impl Receiver {
             return None;
         };
         let (open, watch, stats) = (false, Watch::Off, Stats::default());
-        Some(Self { mac, open, watch, from_emulated, from_vf, stats })
+        Some(Self { mac, open, watch, appeared: 0, from_emulated, from_vf, stats })
     }
 
     pub(super) fn free(self, os: &impl NetOs) {
@@ -64,9 +66,8 @@ impl Receiver {
     }
 
     /// A VF's ring is about to go live, held.
-    pub(super) fn vf_appears(&mut self) {
-        self.from_emulated.clear();
-        self.from_vf.clear();
+    pub(super) fn vf_appears(&mut self, now: u64) {
+        self.appeared = now;
         self.watch = Watch::Held;
     }
 
@@ -78,16 +79,18 @@ impl Receiver {
     /// The VF's ring has been found empty.
     pub(super) fn vf_empty(&mut self) {
         if self.watch == Watch::Releasing {
-            self.watch = Watch::Vf;
-            self.from_emulated.clear();
+            self.watch = Watch::Both;
         }
     }
 
     /// The VF delivers nothing any more.
     pub(super) fn vf_gone(&mut self, now: u64) {
         self.watch = match self.watch {
-            Watch::Vf | Watch::Releasing => Watch::Until(now.saturating_add(STRAGGLER_NS)),
-            Watch::Off | Watch::Held => Watch::Off,
+            // Held: copies of what an earlier VF delivered may still come.
+            Watch::Held | Watch::Releasing | Watch::Both => {
+                Watch::Until(now.saturating_add(STRAGGLER_NS))
+            }
+            Watch::Off => Watch::Off,
             until @ Watch::Until(_) => until,
         };
     }
@@ -147,19 +150,20 @@ impl Receiver {
         }
         let Some(key) = frame_key(os, meta, pieces) else { return false };
         let recent = now.saturating_sub(STRAGGLER_NS);
-        let double = match (self.watch, meta.accelerated) {
-            (Watch::Releasing, true) => self.from_emulated.take(key, 0),
-            (Watch::Releasing | Watch::Vf | Watch::Until(_), false) => {
-                self.from_vf.take(key, recent)
-            }
-            _ => false,
+        let (own, other) = if meta.accelerated {
+            (&mut self.from_vf, &mut self.from_emulated)
+        } else {
+            (&mut self.from_emulated, &mut self.from_vf)
         };
+        let since = match self.watch {
+            Watch::Releasing if meta.accelerated => self.appeared.min(recent),
+            _ => recent,
+        };
+        let double = other.take(key, since);
         if double {
             self.stats.rx_group_duplicates = self.stats.rx_group_duplicates.wrapping_add(1);
-        } else if meta.accelerated {
-            self.from_vf.remember(key, now);
-        } else if matches!(self.watch, Watch::Held | Watch::Releasing) {
-            self.from_emulated.remember(key, now);
+        } else {
+            own.remember(key, now);
         }
         double
     }

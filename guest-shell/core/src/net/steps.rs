@@ -60,7 +60,7 @@ impl<O: NetOs> NetSteps<'_, O> {
         let calls = NetCalls::check(&ops, code).ok_or(GuestError::PluginFailed)?;
         self.wire(&image)?;
         let mut path = self.build(&image, calls)?;
-        self.with(|paths| paths.receiver.vf_appears());
+        self.with(|paths| paths.receiver.vf_appears(os.now_ns()));
         let outcome = bring_up(os, &mut path);
         // Installed even if that failed: the VF may write to its memory until it is taken away.
         let label = PluginLabel { name: image.name, version: image.version };

@@ -8,6 +8,9 @@ mod drive;
 mod state;
 mod transition;
 
+#[cfg(test)]
+mod transition_test;
+
 pub use drive::{Driver, Progress, Steps};
 pub use state::{Next, ShellAction, ShellEvent, ShellState};
 pub use transition::transition;
