@@ -57,10 +57,12 @@ impl Tally {
     /// failed test (it did not compile, say) counts as one failure.
     pub(crate) fn of_runner(output: &str, succeeded: bool) -> Self {
         let mut tally = Self::default();
-        for line in output.lines().map(str::trim) {
-            if let Some(counts) = libtest(line).or_else(|| nextest(line)) {
-                tally.add(counts);
-            }
+        let lines = || output.lines().map(str::trim);
+        // Nextest runs each test in a libtest of its own, and shows what that prints.
+        let of_nextest = lines().any(|line| nextest(line).is_some());
+        for line in lines() {
+            let counts = if of_nextest { nextest(line) } else { libtest(line) };
+            tally.add(counts.unwrap_or_default());
             if let Some(reason) = line.strip_prefix(SKIP) {
                 tally.skip_reasons.push(reason.to_owned());
             }
@@ -130,6 +132,9 @@ mod tests {
         assert_eq!(counts(&Tally::of_runner(output, false)), [7, 3, 1]);
         let output = "     Summary [   0.123s] 10/12 tests run: 7 passed (1 slow), 2 failed, 1 timed out, 4 skipped\n";
         assert_eq!(counts(&Tally::of_runner(output, false)), [7, 3, 4]);
+        let output = "  test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out\n\
+                      Summary [ 0.1s] 1 test run: 1 passed, 0 skipped\n";
+        assert_eq!(counts(&Tally::of_runner(output, true)), [1, 0, 0]);
     }
 
     #[test]
