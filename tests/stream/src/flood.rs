@@ -71,7 +71,7 @@ pub(crate) fn flood(args: &FloodArgs) -> Result<Report> {
 pub(crate) fn sink(args: &SinkArgs) -> Result<Report> {
     let socket =
         UdpSocket::bind(args.bind).with_context(|| format!("cannot bind {}", args.bind))?;
-    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 8 << 20).ok();
+    crate::socket::enlarge_receive_buffer(&socket);
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
     let begin = Instant::now();
     let over = || {

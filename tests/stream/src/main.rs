@@ -9,6 +9,7 @@
 
 mod flood;
 mod pace;
+mod socket;
 mod stop;
 mod tcp;
 mod udp;

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
     }
     let socket =
         UdpSocket::bind(args.bind).with_context(|| format!("cannot bind {}", args.bind))?;
-    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 8 << 20).ok();
+    crate::socket::enlarge_receive_buffer(&socket);
     socket.connect(args.peer).with_context(|| format!("cannot reach {}", args.peer))?;
     socket.set_read_timeout(Some(Duration::from_millis(20)))?;
 
