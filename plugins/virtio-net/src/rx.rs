@@ -108,6 +108,7 @@ impl Receive {
     /// else.
     pub(crate) fn receive(&mut self, budget: u32, sink: &mut RxSink<'_>) {
         let mut waiting = self.queue.waiting();
+        let mut segments = [RxSegment::default(); RX_SEGMENTS_MAX];
         while sink.indicated() < budget && waiting > 0 {
             let Some(slot) = self.give_back(0) else {
                 self.queue.take(1);
@@ -127,15 +128,22 @@ impl Receive {
                 self.take_over_again(slot);
                 break;
             }
-            self.frame(slot, &header, buffers, sink);
+            self.frame(slot, &header, buffers, &mut segments, sink);
             self.queue.take(buffers);
             waiting -= buffers;
         }
     }
 
     /// Hands over the frame in the `buffers` oldest chains given back; the first is `slot`.
-    fn frame(&mut self, slot: u32, header: &FrameHeader, buffers: u16, sink: &mut RxSink<'_>) {
-        let mut segments = [RxSegment::default(); RX_SEGMENTS_MAX];
+    /// `segments` is room to list them.
+    fn frame(
+        &mut self,
+        slot: u32,
+        header: &FrameHeader,
+        buffers: u16,
+        segments: &mut [RxSegment; RX_SEGMENTS_MAX],
+        sink: &mut RxSink<'_>,
+    ) {
         let mut length = 0u32;
         let mut count = 0;
         let mut whole = true;

@@ -120,8 +120,8 @@ pub fn build_object(
     link::object(&archive, package, out)
 }
 
-/// Builds the program of `package` into the file `out`. `rustflags` may hold linker arguments
-/// (`-Clink-arg=-T...`); the linker is binutils' `ld`.
+/// Builds the program of `package` into the file `out`, at fixed addresses and without a loader.
+/// `rustflags` may hold linker arguments (`-Clink-arg=-T...`); the linker is binutils' `ld`.
 ///
 /// # Errors
 /// A [`BuildError`] when no toolchain is there, or the package does not compile or link.
@@ -132,7 +132,7 @@ pub fn build_executable(
     features: &[&str],
     out: &Path,
 ) -> Result<(), BuildError> {
-    let linker = ["-Clinker=ld", "-Clinker-flavor=ld"];
+    let linker = ["-Clinker=ld", "-Clinker-flavor=ld", "-Crelocation-model=static"];
     let order = Freestanding {
         workspace: workspace.to_owned(),
         package: package.to_owned(),
