@@ -38,6 +38,7 @@ pub struct Images {
 /// # Errors
 /// The first step that fails; its message says what to do where the user can do something.
 pub fn prepare(layout: &Layout, inputs: &Inputs, progress: &Progress) -> Result<Images, Error> {
+    let _turn = take_turn(layout)?;
     apt::install_tools(progress)?;
     rust::install(layout.workspace(), progress)?;
     for folder in [layout.kernels(), layout.host(), layout.plugins(), layout.scratch()] {
@@ -85,6 +86,17 @@ pub fn prepare(layout: &Layout, inputs: &Inputs, progress: &Progress) -> Result<
         guest: layout.images(),
         kernels: found,
     })
+}
+
+/// Waits until no other process prepares images of this workspace.
+fn take_turn(layout: &Layout) -> Result<fs::File, Error> {
+    let cache = layout.cache();
+    fs::create_dir_all(&cache).map_err(Error::io("create", &cache))?;
+    let path = cache.join("prepare.lock");
+    let file = fs::File::create(&path).map_err(Error::io("create", &path))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| Error::io("lock", &path)(error.into()))?;
+    Ok(file)
 }
 
 /// Drops every key, so that everything is built again.
