@@ -118,6 +118,21 @@ impl FakeOs {
     }
 }
 
+/// What the shell kept on purpose goes with the operating system.
+impl Drop for FakeOs {
+    fn drop(&mut self) {
+        let Ok(world) = self.world.get_mut() else { return };
+        for (base, layout) in world.dma.drain().chain(world.memory.drain()) {
+            // SAFETY: allocated with this layout, and nobody uses it any more.
+            unsafe { dealloc(base as *mut u8, layout) }
+        }
+        for base in world.rx_buffers.drain() {
+            // SAFETY: as above.
+            unsafe { dealloc(base as *mut u8, buffer_layout()) }
+        }
+    }
+}
+
 impl Os for FakeOs {
     fn config_read(&self, offset: u16) -> u32 {
         let at = usize::from(offset);
