@@ -34,7 +34,7 @@ fn one(
     if cache::is_current(&output, key) {
         return Ok(());
     }
-    progress.step(&format!("plugin image {file}"), || {
+    progress.loud_step(&format!("plugin image {file}"), || {
         let scratch = cache::scratch(&layout.scratch(), package)?;
         let made = scratch.join(file);
         npa_plugin::build::build_blob(layout.workspace(), package, &made)

@@ -23,12 +23,33 @@ impl Progress {
     /// # Errors
     /// What the step returns.
     pub fn step<T, E>(&self, what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let start = Instant::now();
         let bar = self.start(what);
+        self.timed(what, || {
+            let result = work();
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
+            }
+            result
+        })
+    }
+
+    /// Runs one step that shows its own progress on a terminal.
+    ///
+    /// # Errors
+    /// What the step returns.
+    pub fn loud_step<T, E>(&self, what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        eprintln!(" start  {what}");
+        self.timed(what, work)
+    }
+
+    /// Whether progress is seen by a person rather than kept in a file.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    fn timed<T, E>(&self, what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let start = Instant::now();
         let result = work();
-        if let Some(bar) = bar {
-            bar.finish_and_clear();
-        }
         let mark = if result.is_ok() { "done" } else { "FAILED" };
         eprintln!("{mark:>6}  {what} ({:.1} s)", start.elapsed().as_secs_f64());
         result

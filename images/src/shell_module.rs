@@ -97,7 +97,7 @@ pub fn object(layout: &Layout, progress: &Progress) -> Result<PathBuf, Error> {
     if cache::is_current(&output, &key) {
         return Ok(output);
     }
-    progress.step("shell core (freestanding object)", || {
+    progress.loud_step("shell core (freestanding object)", || {
         let scratch = cache::scratch(&layout.scratch(), "shell-object")?;
         let made = scratch.join("core.o");
         let flags: Vec<&str> =

@@ -58,9 +58,12 @@ pub(crate) fn provide(
     progress: &Progress,
 ) -> Result<Binaries> {
     if build {
-        progress.step(&format!("build {}", PROGRAMS.join(", ")), || {
+        progress.loud_step(&format!("build {}", PROGRAMS.join(", ")), || {
             let mut command = Command::new("cargo");
-            command.current_dir(workspace).args(["build", "--quiet"]);
+            command.current_dir(workspace).arg("build");
+            if !progress.is_terminal() {
+                command.arg("--quiet");
+            }
             if profile == Profile::Release {
                 command.arg("--release");
             }

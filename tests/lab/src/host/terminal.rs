@@ -33,7 +33,12 @@ impl Drop for Raw {
 
 /// Rows and columns of this terminal.
 pub(crate) fn size() -> (u16, u16) {
-    termios::tcgetwinsize(io::stdout()).map_or((24, 80), |size| (size.ws_row, size.ws_col))
+    termios::tcgetwinsize(io::stdout())
+        .ok()
+        .map(|size| (size.ws_row, size.ws_col))
+        // Some terminals do not know.
+        .filter(|(rows, columns)| *rows > 0 && *columns > 0)
+        .unwrap_or((24, 80))
 }
 
 /// Sends every key to `console` until it is closed. What the console shows is printed by whoever
