@@ -74,7 +74,7 @@ impl Memory {
             })
             .collect();
         let ram = GuestRam::from_ranges_with_files(ranges)?;
-        let ranges = ram
+        let ranges: Vec<_> = ram
             .iter()
             .map(|region| RamRange {
                 gpa: region.start_addr().0,
@@ -83,6 +83,7 @@ impl Memory {
                 file_offset: region.file_offset().map_or(0, FileOffset::start),
             })
             .collect();
+        ranges.iter().for_each(ask_for_huge_pages);
         Ok(Self { ram, file, ranges })
     }
 
@@ -113,6 +114,21 @@ impl Memory {
     /// The ranges of RAM in ascending order, for DMA mappings.
     pub fn ranges(&self) -> &[RamRange] {
         &self.ranges
+    }
+}
+
+/// Huge pages where the host allows them for shared memory (`advise` or more in
+/// `/sys/kernel/mm/transparent_hugepage/shmem_enabled`): fewer faults, shorter walks of two page
+/// tables, and a VF whose DMA mapping takes a tenth of the time. Without them all works, slower.
+fn ask_for_huge_pages(range: &RamRange) {
+    let advice = rustix::mm::Advice::LinuxHugepage;
+    // SAFETY: the range was mapped just now, by this process, for guest RAM alone; the advice
+    // changes no content.
+    let advised = unsafe {
+        rustix::mm::madvise(range.host as *mut std::ffi::c_void, range.len as usize, advice)
+    };
+    if let Err(error) = advised {
+        tracing::debug!(%error, "guest RAM in small pages");
     }
 }
 
