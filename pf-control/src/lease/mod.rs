@@ -60,6 +60,9 @@ pub enum LeaseEffect {
     PrepareQueues,
     /// Give the VF the VM's address: from now on the wire's frames go to it.
     MoveMacToVf,
+    /// Wait until the switch has delivered what the PF had taken in for the VM's address before
+    /// that went to the VF.
+    SettleUplink,
     /// Point the switch's entry for the VM's address at the uplink, hence at the VF.
     ForwardToUplink,
     /// Point the switch's entry for the VM's address at the port of the emulated path.

@@ -2,7 +2,7 @@
 
 use super::LeaseEffect::{
     AwaitClosed, ForgetForwarding, ForwardToPort, ForwardToUplink, MoveMacBack, MoveMacToVf,
-    PrepareQueues, ResetVf, SetPlaceholder,
+    PrepareQueues, ResetVf, SetPlaceholder, SettleUplink,
 };
 use super::{LeaseEffect, LeaseEvent, LeaseState};
 
@@ -29,7 +29,8 @@ pub struct Refused {
 ///
 /// Why the orders are as they are: on the way to the VF its address is set before the switch's
 /// entry moves, since frames that the switch sends to the uplink before the VF takes them would
-/// leave the host. On the way back the entry moves first, so that the VF still takes what comes
+/// leave the host; and it moves only when the PF's own receive ring holds no more frames for the
+/// VM, since a switch never sends a frame back to the port that it came from. On the way back the entry moves first, so that the VF still takes what comes
 /// from the wire until the switch would deliver it.
 ///
 /// # Errors
@@ -39,7 +40,9 @@ pub const fn transition(state: LeaseState, event: LeaseEvent) -> Result<Next, Re
     let (state, effects): (_, &'static [LeaseEffect]) = match (state, event) {
         (Free, LeaseEvent::Acquire) => (Acquired, &[SetPlaceholder]),
         (Acquired, LeaseEvent::Init) => (Initialised, &[PrepareQueues]),
-        (Initialised, LeaseEvent::Activate) => (Active, &[MoveMacToVf, ForwardToUplink]),
+        (Initialised, LeaseEvent::Activate) => {
+            (Active, &[MoveMacToVf, SettleUplink, ForwardToUplink])
+        }
         (Active, LeaseEvent::Quiesce) => (Quiesced, &[ForwardToPort, MoveMacBack]),
 
         // A caller whose reply got lost asks again and gets the same answer.

@@ -1,6 +1,6 @@
 //! One VF of the pool: its lease and the carrying out of a transition's effects.
 
-use super::{CLOSE_DEADLINE, CLOSE_POLL, Host};
+use super::{CLOSE_DEADLINE, CLOSE_POLL, Host, UPLINK_SETTLES};
 use crate::inventory::Vf;
 use crate::lease::{LeaseEffect, LeaseEvent, LeaseState, Refused, transition};
 use crate::ops::{LeaseId, MacAddr, OpError, Rings, VfEntry, with_causes};
@@ -229,6 +229,10 @@ impl Slot {
                     .set_vf_mac(index, mac)
                     .map_err(|error| vendor_error("moving the address to the VF", error))
             }),
+            LeaseEffect::SettleUplink => {
+                thread::sleep(UPLINK_SETTLES);
+                Ok(())
+            }
             LeaseEffect::ForwardToUplink => mac.map_or(Ok(()), |mac| {
                 let step = "forwarding to the uplink";
                 let uplink = module.uplink().map_err(|error| vendor_error(step, error))?;

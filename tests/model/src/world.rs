@@ -441,7 +441,10 @@ impl World {
                 LeaseEffect::AwaitClosed if self.vf_open => {
                     self.broken = Some("a VF was freed while the VMM had it open");
                 }
-                LeaseEffect::PrepareQueues | LeaseEffect::AwaitClosed | LeaseEffect::ResetVf => {}
+                LeaseEffect::PrepareQueues
+                | LeaseEffect::SettleUplink
+                | LeaseEffect::AwaitClosed
+                | LeaseEffect::ResetVf => {}
             }
         }
         Ok(())

@@ -64,7 +64,15 @@ fn the_order_of_things() {
     round(&mut guest).unwrap();
     let log = guest.take_log();
     let attach = [
-        "acquire", "open", "init", "load-plugin", "data", "wire", "pf-init", "activate", "drain",
+        "acquire",
+        "open",
+        "init",
+        "load-plugin",
+        "data",
+        "wire",
+        "pf-init",
+        "activate",
+        "drain",
         "standby",
     ];
     let detach = ["check", "serve", "quiesce", "stop", "unwire", "close", "release"];
@@ -138,9 +146,9 @@ fn a_guest_that_fails_gets_its_emulated_path_back() {
 
 #[test]
 fn every_failing_step_of_the_host_leaves_the_device_emulated() {
-    for step in [
-        "acquire", "open", "init", "load-plugin", "data", "wire", "pf-init", "activate", "drain",
-    ] {
+    for step in
+        ["acquire", "open", "init", "load-plugin", "data", "wire", "pf-init", "activate", "drain"]
+    {
         let mut guest = Guest::registered();
         guest.world.lock().unwrap().fails = Some(step);
         let error = round(&mut guest).unwrap_err();
@@ -182,10 +190,7 @@ fn without_its_daemon_a_vf_keeps_working_and_detach_changes_nothing() {
     guest.wait(|world| world.standby);
     guest.take_log();
     guest.world.lock().unwrap().daemon_away = true;
-    assert!(matches!(
-        guest.during(|device| device.detach()),
-        Err(SwitchError::PoolAway(_))
-    ));
+    assert!(matches!(guest.during(|device| device.detach()), Err(SwitchError::PoolAway(_))));
     assert!(guest.take_log().is_empty());
     assert_eq!(guest.view().state, State::Active);
     guest.world.lock().unwrap().daemon_away = false;

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use npa_abi::image::{IMAGE_MAGIC, PciId, PluginHeader, REGION_DATA, Region as PluginRegion, RingNeed};
+use npa_abi::image::{
+    IMAGE_MAGIC, PciId, PluginHeader, REGION_DATA, Region as PluginRegion, RingNeed,
+};
 use npa_abi::protocol::{Command, CommandStatus, GuestError, HostView, State};
 use npa_abi::register as at;
 use npa_abi::shell_page::{
@@ -129,7 +131,12 @@ impl VfPool for FakePool {
                 ],
                 vectors: Vectors { total: 3, plugin: vec![0, 1], control: Some(2) },
                 plugin: "fake".to_owned(),
-                pci_ids: PciIds { vendor: 0x8086, device: 0x10ca, subsystem_vendor: 0, subsystem: 0 },
+                pci_ids: PciIds {
+                    vendor: 0x8086,
+                    device: 0x10ca,
+                    subsystem_vendor: 0,
+                    subsystem: 0,
+                },
                 device_info: [0; 32],
                 mtu: 1500,
             },
@@ -550,9 +557,8 @@ impl Guest {
         self.ram.read_slice(&mut image, GuestAddress(LANDING)).unwrap();
         assert_eq!(image[..8], IMAGE_MAGIC);
         assert_eq!(image[8..16], BASE.to_le_bytes());
-        let digest: Vec<u8> = (0..8)
-            .flat_map(|word| self.read(at::IMAGE_SHA256 + 4 * word).to_le_bytes())
-            .collect();
+        let digest: Vec<u8> =
+            (0..8).flat_map(|word| self.read(at::IMAGE_SHA256 + 4 * word).to_le_bytes()).collect();
         assert_eq!(digest, Sha256::digest(&image)[..]);
         assert_eq!(self.read(at::VF_VECTOR_COUNT), 2);
         assert_eq!(self.read(at::WINDOW_LENGTH), 3 * PAGE as u32);

@@ -8,7 +8,8 @@ use crate::npa::fake::FakePlugin;
 
 fn vf() -> Acquired {
     let address = "0000:01:10.0".parse().unwrap();
-    let region = |offset, length, kind| Region { bar: 0, offset, length, kind, window_offset: None };
+    let region =
+        |offset, length, kind| Region { bar: 0, offset, length, kind, window_offset: None };
     Acquired {
         lease: LeaseId(address),
         vf: address,
@@ -48,10 +49,7 @@ fn a_fitting_plugin_is_placed() {
 #[test]
 fn what_does_not_fit_is_refused() {
     assert!(matches!(verdict(|h| h.class = 2), Err(InjectError::Class { .. })));
-    assert!(matches!(
-        verdict(|h| (h.abi_min, h.abi_max) = (2, 3)),
-        Err(InjectError::Abi { .. })
-    ));
+    assert!(matches!(verdict(|h| (h.abi_min, h.abi_max) = (2, 3)), Err(InjectError::Abi { .. })));
     assert!(matches!(verdict(|h| h.pci_ids[0].device = 0x1520), Err(InjectError::PciId { .. })));
     assert!(matches!(verdict(|h| h.vectors = 3), Err(InjectError::Vectors { .. })));
 }
