@@ -37,7 +37,7 @@ pub(crate) fn build(
     progress: &Progress,
 ) -> Result<bool, Error> {
     let output = layout.initrd(kernel.series);
-    let mut key = Key::new("guest image 2");
+    let mut key = Key::new("guest image 3");
     key.text(&kernel.release).text(PASSWD).text(&MODULES.join(" ")).text(INIT).text(CONSOLE);
     for program in programs {
         key.content(program)?;

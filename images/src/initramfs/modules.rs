@@ -41,9 +41,12 @@ pub(super) fn stage(
     for file in wanted {
         place(&source.join(&file), &home.join(&file))?;
     }
+    let ours = home.join("extra");
+    fs::create_dir_all(&ours).map_err(Error::io("create", &ours))?;
     for file in extra {
-        let name = file.file_name().unwrap_or_default();
-        place(file, &home.join("extra").join(name))?;
+        // A guest's memory is no place for debugging information.
+        let to = ours.join(file.file_name().unwrap_or_default());
+        both(Command::new("strip").arg("--strip-debug").arg("-o").arg(&to).arg(file))?;
     }
     for name in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
         let to = home.join(name);
