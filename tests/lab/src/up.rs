@@ -111,10 +111,17 @@ fn physical_function() -> Result<()> {
         return Ok(());
     }
     quiet(PF);
+    long_rings(PF)?;
     tool("ip", &["link", "set", PF, "up"])?;
     wait_for(&format!("link of {PF}"), || attribute(PF, "carrier") == "1")?;
     println!("{PF} up, MAC {}", attribute(PF, "address"));
     Ok(())
+}
+
+/// Rings for a second of traffic: the emulated machine may not look at them for that long, and the
+/// scenarios measure the switch, not this host's scheduling.
+fn long_rings(card: &str) -> Result<()> {
+    tool("ethtool", &["-G", card, "rx", "4096", "tx", "4096"])
 }
 
 /// The bridge carries the PF's own MAC. Left alone it would take a port's lowest one, a tap's
@@ -175,6 +182,7 @@ fn outside() -> Result<()> {
     }
     wait_for(&format!("network card {OUTSIDE_CARD}"), || exists(OUTSIDE_CARD))?;
     let mac = attribute(OUTSIDE_CARD, "address");
+    long_rings(OUTSIDE_CARD)?;
     tool("ip", &["netns", "add", OUTSIDE])?;
     tool("ip", &["link", "set", OUTSIDE_CARD, "netns", OUTSIDE])?;
     let inside = |arguments: &[&str]| tool("ip", &[&["-n", OUTSIDE], arguments].concat());
