@@ -132,8 +132,6 @@ pub(crate) struct Context {
     pub(crate) kernel: Series,
     /// Guest kernels and images: `$LAB_IMAGES`.
     pub(crate) images: PathBuf,
-    /// For files of this run.
-    pub(crate) work: PathBuf,
     /// Options given as `--set NAME=VALUE`.
     pub(crate) settings: Vec<(String, String)>,
 }
@@ -240,12 +238,9 @@ pub(crate) fn run(arguments: &ScenarioArguments) -> Result<ExitCode> {
     }
     let images = std::env::var_os("LAB_IMAGES")
         .context("LAB_IMAGES is not set: scenarios run in a lab host (`cargo lab test`)")?;
-    let work = PathBuf::from("/run/lab").join(scenario.name);
-    fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
     let context = Context {
         kernel: arguments.kernel,
         images: images.into(),
-        work,
         settings: arguments.settings.clone(),
     };
     let up = Command::new("lab").arg("up").status().context("cannot run lab up")?;
