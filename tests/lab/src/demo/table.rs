@@ -9,7 +9,7 @@ pub(crate) fn format(reports: &[Value]) -> String {
     let mut table = String::new();
     let mut row = |name: &str, cells: Vec<String>| {
         let cells: String = cells.iter().map(|cell| format!(" {cell:>22}")).collect();
-        writeln!(table, "{name:<46}{cells}").ok();
+        writeln!(table, "{name:<54}{cells}").ok();
     };
     let each = |cell: &dyn Fn(&Value) -> String| reports.iter().map(cell).collect::<Vec<_>>();
 
