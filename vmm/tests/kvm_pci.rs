@@ -22,6 +22,9 @@ const RAISE: u64 = 0x20;
 const TABLE: u64 = 0x800;
 const PBA: u64 = 0xc00;
 
+/// Trapped writes: offset and bytes.
+type Writes = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
+
 /// A function with one 4 KiB BAR: registers, a doorbell, one vector.
 struct Device {
     config: ConfigSpace,
@@ -29,7 +32,7 @@ struct Device {
     msix: MsixCapability,
     context: DeviceContext,
     doorbell: EventFd,
-    writes: Arc<Mutex<Vec<(u64, Vec<u8>)>>>,
+    writes: Writes,
 }
 
 impl Device {

@@ -1,6 +1,6 @@
 //! `vmm run`: puts a machine together from its configuration and runs it to its end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use clap::Args;
@@ -37,6 +37,9 @@ impl Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let configuration = arguments.configuration()?;
+    if let Some(plugins) = &configuration.plugins {
+        readable_folder(plugins)?;
+    }
     let vm = Arc::new(Vm::new(VmConfig {
         boot: BootConfig {
             kernel: configuration.kernel.clone(),
@@ -69,6 +72,15 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
+/// A misspelt folder is told of now, not at the first attach.
+fn readable_folder(plugins: &Path) -> Result<(), Failure> {
+    std::fs::read_dir(plugins).map(drop).map_err(|error| {
+        let path = plugins.display();
+        format!("cannot read {path}: {error}; name the folder of plugin images with --plugins")
+            .into()
+    })
+}
+
 /// Adds the configured devices in the order in which the guest finds them.
 fn add_devices(
     vm: &Vm,
@@ -90,4 +102,21 @@ fn add_plain(vm: &Vm, device: Box<dyn VirtioDevice>) -> Result<(), Failure> {
     let function = VirtioPci::new(vm.device_context(), device, 0, None)?;
     vm.add_pci_device(Arc::new(Mutex::new(function)))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_plugins_that_is_none_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(readable_folder(folder.path()).is_ok());
+        let file = folder.path().join("igbvf.npa");
+        std::fs::write(&file, "x").unwrap();
+        for bad in [folder.path().join("nowhere"), file] {
+            let said = readable_folder(&bad).unwrap_err().to_string();
+            assert!(said.contains(&bad.display().to_string()) && said.contains("--plugins"));
+        }
+    }
 }

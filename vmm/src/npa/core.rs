@@ -365,15 +365,13 @@ impl Core {
             Command::Unregister => {}
             _ if state.registration.is_none() => return CommandStatus::NotRegistered,
             _ if stale => return CommandStatus::Stale,
-            Command::Ready => {
-                // Memory is read only where the answer matters.
-                if transition(state.switch.phase(), event).verdict == Verdict::Taken {
-                    match self.read_queues(state) {
-                        Ok(queues) => state.queues = queues,
-                        Err(error) => {
-                            self.complain(state, &error);
-                            return CommandStatus::BadQueues;
-                        }
+            // Memory is read only where the answer matters.
+            Command::Ready if transition(state.switch.phase(), event).verdict == Verdict::Taken => {
+                match self.read_queues(state) {
+                    Ok(queues) => state.queues = queues,
+                    Err(error) => {
+                        self.complain(state, &error);
+                        return CommandStatus::BadQueues;
                     }
                 }
             }
