@@ -157,8 +157,11 @@ impl<R: ControlRegion + Send> VfControl for IgbVf<R> {
                 .handshake(deadline)
                 .and_then(|identity| self.apply(config, deadline).map(|()| identity));
             match outcome {
-                // The PF went away under the handshake: it starts again when the PF is back.
-                Err(VfControlError::PfReset { .. }) if Instant::now() < deadline => {}
+                // The PF went away under the handshake: it starts again when the PF is back. Or an
+                // exchange was lost: the PF's driver writes its pings over a message that it has
+                // not read yet, and then waits for the next one as we wait for a reply.
+                Err(VfControlError::PfReset { .. } | VfControlError::TimedOut { .. })
+                    if Instant::now() < deadline => {}
                 other => break other?,
             }
         };
