@@ -9,7 +9,7 @@ use npa_plugin_sdk::memory::{observe, publish};
 use npa_plugin_sdk::net::{Armed, RxSink, RxSource, plain};
 use npa_plugin_sdk::{Error, Memory, Ring, Window};
 
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, LONGEST_RX};
 use crate::register::{
     ATTEMPTS, GONE, QUEUE_ENABLE, RDBAH, RDBAL, RDH, RDLEN, RDT, RX_ONE_BUFFER, RX_THRESHOLDS,
     RX_VECTOR, RXDCTL, SRRCTL,
@@ -66,7 +66,7 @@ impl Receive {
             memory,
             descriptors: memory.ring(0, words).ok_or(Error::Config)?,
             buffer_length: buffer_length & !0x3ff,
-            interrupt: Interrupt::new(RX_VECTOR),
+            interrupt: Interrupt::new(RX_VECTOR, LONGEST_RX),
             filled: 0,
             taken: 0,
             pieces: [RxSegment::default(); RX_SEGMENTS_MAX],

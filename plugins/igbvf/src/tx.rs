@@ -6,7 +6,7 @@ use npa_plugin_sdk::memory::{observe, publish};
 use npa_plugin_sdk::net::{Armed, SendFrame, SendFrames};
 use npa_plugin_sdk::{Error, Memory, Ring, Window};
 
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, LONGEST_TX};
 use crate::offload::{self, Context, HEADERS_MAX};
 use crate::register::{
     ATTEMPTS, GONE, QUEUE_ENABLE, TDBAH, TDBAL, TDH, TDLEN, TDT, TDWBAH, TDWBAL, TX_VECTOR, TXDCTL,
@@ -75,7 +75,7 @@ impl Transmit {
             headers: memory.ring(headers_offset, HEADERS_MAX / 8 * entries).ok_or(Error::Config)?,
             headers_offset,
             last: memory.ring(last_offset, entries).ok_or(Error::Config)?,
-            interrupt: Interrupt::new(TX_VECTOR),
+            interrupt: Interrupt::new(TX_VECTOR, LONGEST_TX),
             used: 0,
             freed: 0,
             context: None,

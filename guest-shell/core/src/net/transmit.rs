@@ -66,9 +66,13 @@ impl TxFifo {
         self.room() >= self.capacity() / 4
     }
 
-    /// Whether more than half is taken: when to look for completions while sending.
-    pub(super) const fn is_half_full(&self) -> bool {
-        self.room() < self.capacity() / 2
+    /// Whether so many are taken that it is time to look for completions while sending. Senders
+    /// are often bounded by what is outstanding (a socket's send buffer holds some 250 small
+    /// frames), and a look costs less than the interrupt that would else tell.
+    pub(super) const fn wants_reaping(&self) -> bool {
+        const MANY: u32 = 128;
+        let taken = self.capacity() - self.room();
+        taken >= MANY || taken > self.capacity() / 2
     }
 
     /// Appends a copy of `frame` with its `segments`; `false` when full or with no or too many

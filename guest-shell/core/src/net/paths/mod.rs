@@ -212,7 +212,7 @@ impl Paths {
             os.schedule_poll();
             return;
         }
-        if self.frames.is_half_full() {
+        if self.frames.wants_reaping() {
             self.reap(os);
         }
         self.submit(os);
