@@ -18,6 +18,7 @@ pub(crate) struct StreamReport {
     pub received: u64,
     pub peer_sent: Option<u64>,
     pub lost: u64,
+    pub lost_runs: Vec<(u64, u64)>,
     pub duplicated: u64,
     pub reordered: u64,
     pub longest_gap_ms: f64,
@@ -81,7 +82,8 @@ impl TrafficReport {
         );
         ensure!(
             self.lost() == 0 && self.duplicated() == 0 && self.reordered() == 0,
-            "stream: {} sent, {} lost, {} duplicated, {} reordered (in: {}/{}/{}, out: {}/{}/{})",
+            "stream: {} sent, {} lost, {} duplicated, {} reordered (in: {}/{}/{}, out: {}/{}/{}); \
+             lost runs in {:?}, out {:?}",
             self.sent(),
             self.lost(),
             self.duplicated(),
@@ -92,6 +94,8 @@ impl TrafficReport {
             self.outside.lost,
             self.outside.duplicated,
             self.outside.reordered,
+            self.guest.lost_runs,
+            self.outside.lost_runs,
         );
         self.expect_tcp_intact()
     }

@@ -34,6 +34,8 @@ pub(super) struct Summary {
     /// Frames that the peer sent and this end never got. Without the peer's FIN: holes below the
     /// highest number.
     lost: u64,
+    /// The first runs of lost frames, as first number and length: with the rate they tell when.
+    lost_runs: Vec<(u64, u64)>,
     /// Arrivals of a number already seen.
     duplicated: u64,
     /// First arrivals below a number already seen.
@@ -117,12 +119,31 @@ impl Tracker {
         self.foreign += 1;
     }
 
+    fn lost_runs(&self, expected: u64) -> Vec<(u64, u64)> {
+        const RUNS_MAX: usize = 32;
+        let seen = |sequence: u64| {
+            self.seen
+                .get((sequence / 64) as usize)
+                .is_some_and(|word| word & (1 << (sequence % 64)) != 0)
+        };
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for sequence in (0..expected.min(SEQUENCE_MAX)).filter(|sequence| !seen(*sequence)) {
+            match runs.last_mut() {
+                Some((first, length)) if *first + *length == sequence => *length += 1,
+                _ if runs.len() == RUNS_MAX => break,
+                _ => runs.push((sequence, 1)),
+            }
+        }
+        runs
+    }
+
     pub(super) fn summary(self) -> Summary {
         let expected = self.peer_sent.unwrap_or(self.highest.map_or(0, |highest| highest + 1));
         Summary {
             received: self.received,
             peer_sent: self.peer_sent,
             lost: expected.saturating_sub(self.received),
+            lost_runs: self.lost_runs(expected),
             duplicated: self.duplicated,
             reordered: self.reordered,
             foreign: self.foreign,
@@ -158,6 +179,7 @@ mod tests {
     #[test]
     fn loss_at_the_end_counts() {
         assert_eq!(feed(&[0, 1], Some(4)).lost, 2);
+        assert_eq!(feed(&[0, 1, 4, 70], Some(72)).lost_runs, [(2, 2), (5, 65), (71, 1)]);
         assert_eq!(feed(&[0, 3], None).lost, 2);
         assert_eq!(feed(&[], Some(3)).lost, 3);
     }
