@@ -128,10 +128,14 @@ impl Tracker {
         };
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for sequence in (0..expected.min(SEQUENCE_MAX)).filter(|sequence| !seen(*sequence)) {
-            match runs.last_mut() {
-                Some((first, length)) if *first + *length == sequence => *length += 1,
-                _ if runs.len() == RUNS_MAX => break,
-                _ => runs.push((sequence, 1)),
+            if let Some((first, length)) = runs.last_mut()
+                && *first + *length == sequence
+            {
+                *length += 1;
+            } else if runs.len() < RUNS_MAX {
+                runs.push((sequence, 1));
+            } else {
+                break;
             }
         }
         runs
