@@ -123,6 +123,12 @@ fn run(context: &Context, cycles: u32) -> Result<MainJobReport> {
     std::thread::sleep(DWELL);
     let traffic = traffic.stop()?;
     guest.expect_alive()?;
+    if traffic.lost() > 0 {
+        eprintln!(
+            "guest {kernel}: frames were lost; who counted drops:\n{}",
+            drop_counters(&guest)
+        );
+    }
 
     eprintln!("guest {kernel}: measuring the emulated path flat out");
     let emulated = measure::path(&guest).context("measuring the emulated path")?;
@@ -150,6 +156,27 @@ fn run(context: &Context, cycles: u32) -> Result<MainJobReport> {
         switches,
         traffic,
     })
+}
+
+/// Every counter on the way of a frame that is not zero and may tell of a drop.
+fn drop_counters(guest: &Guest) -> String {
+    const COUNTERS: &str = "for c in $(ls /sys/class/net); do \
+         ethtool -S $c 2>/dev/null | grep -E 'drop|miss|err|no_buf|fifo|closed|given|resub' | grep -v ': 0$'; \
+         for f in /sys/class/net/$c/statistics/*; do case $f in *drop*|*err*|*miss*) \
+         [ $(cat $f) = 0 ] || echo $f $(cat $f);; esac; done; done; grep Udp: /proc/net/snmp; \
+         cat /proc/net/softnet_stat";
+    let run = |what: &str, output: std::io::Result<std::process::Output>| match output {
+        Ok(output) => format!("[{what}]\n{}", String::from_utf8_lossy(&output.stdout)),
+        Err(error) => format!("[{what}] {error}\n"),
+    };
+    let shell = |arguments: &[&str]| {
+        std::process::Command::new(arguments[0]).args(&arguments[1..]).output()
+    };
+    let inside = guest.exec(COUNTERS).unwrap_or_else(|error| format!("{error:#}"));
+    run("lab host", shell(&["sh", "-c", COUNTERS]))
+        + &run("outside", shell(&["ip", "netns", "exec", "outside", "sh", "-c", COUNTERS]))
+        + &format!("[guest]\n{inside}\n")
+        + &format!("[vmm]\n{}", guest.ctl_ok(&["status"]).unwrap_or_default())
 }
 
 /// Switches and notes when, and how long each step took by the VMM's own record.
