@@ -4,8 +4,8 @@ use super::Timing;
 use super::mailbox::{Mailbox, Words};
 use super::registers::{
     CTRL, CTRL_RST, MAILBOX_VECTOR, MSG_CTS, MSG_LPE, MSG_MULTICAST, MSG_NACK, MSG_PROMISC,
-    MSG_RESET, MSG_VLAN, MULTICAST_HASHES, PFSTS, PROMISC_MULTICAST, RSTD, RSTI, STATUS, STATUS_LU,
-    VFGORC, VFGOTC, VFGPRC, VFGPTC, VFMPRC, VLAN_ADD, VTEIMS,
+    MSG_RESET, MSG_VLAN, MULTICAST_HASHES, PFSTS, PROMISC_MULTICAST, QUEUES, RSTD, RSTI, RXDCTL,
+    STATUS, STATUS_LU, TXDCTL, VFGORC, VFGOTC, VFGPRC, VFGPTC, VFMPRC, VLAN_ADD, VTEIMS,
 };
 use crate::ops::MacAddr;
 use crate::vf_control::{
@@ -107,12 +107,19 @@ impl<R: ControlRegion> IgbVf<R> {
         Err(VfControlError::Refused { message: name })
     }
 
-    /// Resets the VF's own function: queues and interrupts off, DMA stopped.
+    /// Resets the VF's own function: queues and interrupts off, DMA stopped. The queues are switched
+    /// off one by one as well: not every device's reset clears their registers, and a queue that
+    /// stayed enabled would write to where its last user had its ring as soon as the PF enables the
+    /// VF again.
     fn reset_function(&mut self) {
         self.ready = false;
         self.vlans.clear();
         self.all_multicast = false;
         let region = self.mailbox.region();
+        for queue in 0..QUEUES {
+            region.write32(RXDCTL + 0x100 * queue, 0);
+            region.write32(TXDCTL + 0x100 * queue, 0);
+        }
         region.write32(CTRL, region.read32(CTRL) | CTRL_RST);
     }
 

@@ -46,6 +46,22 @@ fn init_resets_greets_and_configures() {
 }
 
 #[test]
+fn queues_of_the_last_user_are_off_before_the_pf_enables_the_vf() {
+    let (pf, mut vf) = vf(Mood::Well);
+    vf.init(&config()).unwrap();
+    pf.with(|pf| {
+        let first = |wanted: u32| pf.writes.iter().position(|(offset, _)| *offset == wanted);
+        let greeting = first(VMBMEM);
+        for queue in 0..QUEUES {
+            for register in [RXDCTL, TXDCTL] {
+                assert!(pf.writes.contains(&(register + 0x100 * queue, 0)));
+                assert!(first(register + 0x100 * queue) < greeting);
+            }
+        }
+    });
+}
+
+#[test]
 fn stale_flags_and_a_pending_ping_are_not_taken_for_the_reply() {
     let (pf, mut vf) = vf(Mood::Well);
     pf.with(|pf| {

@@ -74,3 +74,10 @@ pub(crate) const MSG_CTS: u32 = 1 << 29;
 
 /// Multicast hashes that fit in a message.
 pub(crate) const MULTICAST_HASHES: usize = 30;
+
+/// Queue pairs of a VF.
+pub(crate) const QUEUES: u32 = 2;
+/// Receive descriptor control of the first queue, 0x100 apart: zero disables it.
+pub(crate) const RXDCTL: u32 = 0x2828;
+/// Transmit descriptor control of the first queue, 0x100 apart: zero disables it.
+pub(crate) const TXDCTL: u32 = 0x3828;
