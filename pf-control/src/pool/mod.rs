@@ -8,6 +8,7 @@ mod acquire;
 mod journal;
 mod operations;
 mod reconcile;
+mod settle;
 mod slot;
 
 #[cfg(test)]
@@ -29,9 +30,6 @@ use std::time::Duration;
 /// How long a released VF may take to be closed by its user. The kernel resets it on the way,
 /// which takes about 0.1 s.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-/// How long a frame may lie in the PF's receive ring before the switch has it. The driver takes
-/// it in its next interrupt, within a millisecond unless the host is short of CPU.
-const UPLINK_SETTLES: Duration = Duration::from_millis(10);
 /// Pause between two looks at whether it is closed.
 const CLOSE_POLL: Duration = Duration::from_millis(5);
 /// How long an acquire waits for a VF that is just being released.

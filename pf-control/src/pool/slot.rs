@@ -1,6 +1,7 @@
 //! One VF of the pool: its lease and the carrying out of a transition's effects.
 
-use super::{CLOSE_DEADLINE, CLOSE_POLL, Host, UPLINK_SETTLES};
+use super::settle::settle;
+use super::{CLOSE_DEADLINE, CLOSE_POLL, Host};
 use crate::inventory::Vf;
 use crate::lease::{LeaseEffect, LeaseEvent, LeaseState, Refused, transition};
 use crate::ops::{LeaseId, MacAddr, OpError, Rings, VfEntry, with_causes};
@@ -230,7 +231,7 @@ impl Slot {
                     .map_err(|error| vendor_error("moving the address to the VF", error))
             }),
             LeaseEffect::SettleUplink => {
-                thread::sleep(UPLINK_SETTLES);
+                settle(&module.pf().interface);
                 Ok(())
             }
             LeaseEffect::ForwardToUplink => mac.map_or(Ok(()), |mac| {
