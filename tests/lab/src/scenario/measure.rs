@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// Seconds of each measurement.
-const SECONDS: u32 = 4;
+const SECONDS: u32 = 2;
 
 /// One direction, flat out.
 #[derive(Clone, Debug, Serialize)]
