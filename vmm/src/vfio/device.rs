@@ -199,7 +199,6 @@ impl VfVectors {
 impl Vf for VfioVf {
     fn init(&mut self, config: &VfConfig) -> Result<(), VfError> {
         let failed = |source| VfError::Control { vf: self.name.clone(), source };
-        self.set_bus_master(true);
         let identity = self.control.init(config).map_err(failed)?;
         self.stopped = false;
         let link = self.control.link_up();
@@ -248,7 +247,15 @@ impl Vf for VfioVf {
     }
 
     fn wire(&mut self, vectors: &[(u16, &EventFd)]) -> Result<(), VfError> {
-        self.vectors.connect(self, vectors)
+        self.vectors.connect(self, vectors)?;
+        // Not before: a guest that has accepted nothing has no memory to write to. A function
+        // that kept its rings over a reset would write to what they were in the last guest.
+        self.set_bus_master(true);
+        // Neither could the VF interrupt before.
+        if let Some(event) = self.vectors.control_event() {
+            drop(event.write(1));
+        }
+        Ok(())
     }
 
     fn unwire(&mut self) -> Result<(), VfError> {
