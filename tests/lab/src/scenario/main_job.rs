@@ -52,10 +52,6 @@ pub(crate) struct MainJobReport {
     pub traffic: TrafficReport,
 }
 
-/// Most KVM exits per frame on the VF: what the stock igbvf driver needs over plain VFIO in this
-/// lab, sending and receiving.
-const EXITS_SENT: f64 = 0.08;
-const EXITS_RECEIVED: f64 = 0.06;
 /// Most exits to userspace per frame on the VF (timers and console).
 const USERSPACE_EXITS: f64 = 0.001;
 
@@ -90,16 +86,13 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
                 report.vf.receive.userspace_exits_per_frame
             ),
         ),
-        check(
-            "KVM exits per frame on the VF",
-            report.vf.send.exits_per_frame <= EXITS_SENT
-                && report.vf.receive.exits_per_frame <= EXITS_RECEIVED,
-            format!(
-                "{:.4} sent (at most {EXITS_SENT}), {:.4} received (at most {EXITS_RECEIVED})",
-                report.vf.send.exits_per_frame, report.vf.receive.exits_per_frame
-            ),
-        ),
     ];
+    // Figures, not a verdict: they depend on how much of this machine the lab host gets.
+    println!(
+        "        KVM exits per frame on the VF: {:.4} sent, {:.4} received (the stock igbvf driver \
+         over plain VFIO: 0.08 and 0.06)",
+        report.vf.send.exits_per_frame, report.vf.receive.exits_per_frame
+    );
     Ok(Report { checks, figures: serde_json::to_value(report)? })
 }
 
