@@ -44,7 +44,7 @@ pub const MODULES: &[&str] = &[
 
 /// Programs beside busybox.
 const PROGRAMS: &[&str] =
-    &["bash", "ip", "tc", "bridge", "ethtool", "ping", "tcpdump", "iperf3", "kmod"];
+    &["bash", "chrt", "ip", "tc", "bridge", "ethtool", "ping", "tcpdump", "iperf3", "kmod"];
 
 /// Taken along where this machine has it, for finding faults by hand.
 const DEBUGGING: &[&str] = &["strace"];

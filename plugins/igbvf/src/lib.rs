@@ -48,7 +48,7 @@ impl NetPlugin for IgbVf {
                 fixed: 0,
                 align: 128,
                 min_entries: 64,
-                max_entries: 1024,
+                max_entries: 4096,
             },
             RingNeed {
                 per_entry: DESCRIPTOR + tx::BOOKS,

@@ -38,6 +38,11 @@ const MERGED_MAX: u32 = 65_535 + 14 + 4 + HEADER_LENGTH;
 /// Entries that a ring gets where the device allows.
 pub(super) const RING_ENTRIES: u32 = 256;
 
+/// Entries that a VF's receive ring gets where the plugin allows. It holds what arrives between the
+/// address's move to the VF and the end of the emulated path's frames, which may be a good part
+/// of the host's deadline when the guest is short of CPU; a ring that is full then loses frames.
+pub(super) const VF_RECEIVE_ENTRIES: u32 = 4096;
+
 /// MTU where the device names none, in bytes.
 const MTU_DEFAULT: u16 = 1500;
 

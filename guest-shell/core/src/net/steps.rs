@@ -1,6 +1,6 @@
 //! What the switch's steps mean for a network interface.
 
-use super::built_in::{EMPTY_OPS, RING_ENTRIES, api};
+use super::built_in::{EMPTY_OPS, RING_ENTRIES, VF_RECEIVE_ENTRIES, api};
 use super::calls::NetCalls;
 use super::path::{Fault, NetPath, RxSlots};
 use super::paths::{Delivery, Paths, Route, VfPath};
@@ -91,9 +91,10 @@ impl<O: NetOs> NetSteps<'_, O> {
     fn build(&self, image: &Image, calls: NetCalls) -> Result<NetPath, GuestError> {
         let os = self.os;
         let mut entries = [0; ROLES_MAX];
-        for (entry, role) in entries.iter_mut().zip(&image.roles) {
+        let wanted = [VF_RECEIVE_ENTRIES, RING_ENTRIES];
+        for ((entry, role), wanted) in entries.iter_mut().zip(&image.roles).zip(wanted) {
             // A range that is empty or no power of two was refused with the image.
-            *entry = RING_ENTRIES.min(role.max_entries.into()).max(role.min_entries.into());
+            *entry = wanted.min(role.max_entries.into()).max(role.min_entries.into());
         }
         let layout = Layout {
             private_length: image.private_length,
