@@ -55,9 +55,9 @@ pub(crate) struct MainJobReport {
 /// Most exits to userspace per frame on the VF (timers and console).
 const USERSPACE_EXITS: f64 = 0.001;
 
-/// The scenario: `--set cycles=N` changes how often.
+/// The scenario: `--set cycles=N` changes how often (the demo does it 20 times).
 pub(crate) fn scenario(context: &Context) -> Result<Report> {
-    let cycles = context.setting("cycles", "20").parse().context("cycles is not a number")?;
+    let cycles = context.setting("cycles", "6").parse().context("cycles is not a number")?;
     let report = run(context, cycles)?;
     let check =
         |what: &str, passed: bool, seen: String| Check { what: what.to_owned(), passed, seen };
