@@ -2,6 +2,7 @@
 # First process of the lab host. The kernel command line says what to do:
 #   lab.mode=exec   run what /lab/run.json names, report through the control port, power off
 #   lab.mode=shell  an interactive shell on the console, power off when it ends
+#   lab.cpus=LIST   CPUs that programs run on, guests among them (default: all)
 export PATH=/lab/bin:/usr/bin HOME=/root TERM=linux LAB_IMAGES=/lab/images
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -39,6 +40,7 @@ for word in $(cat /proc/cmdline); do
     lab.mode=*) mode=${word#*=} ;;
     lab.rows=*) rows=${word#*=} ;;
     lab.columns=*) columns=${word#*=} ;;
+    lab.cpus=*) taskset -p -c "${word#*=}" $$ >/dev/null ;;
     esac
 done
 

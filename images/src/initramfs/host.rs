@@ -43,8 +43,9 @@ pub const MODULES: &[&str] = &[
 ];
 
 /// Programs beside busybox.
-const PROGRAMS: &[&str] =
-    &["bash", "chrt", "ip", "tc", "bridge", "ethtool", "ping", "tcpdump", "iperf3", "kmod"];
+const PROGRAMS: &[&str] = &[
+    "bash", "chrt", "taskset", "ip", "tc", "bridge", "ethtool", "ping", "tcpdump", "iperf3", "kmod",
+];
 
 /// Taken along where this machine has it, for finding faults by hand.
 const DEBUGGING: &[&str] = &["strace"];

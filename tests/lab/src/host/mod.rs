@@ -32,6 +32,10 @@ use watchdog::{End, Event, Limits, Watchdog};
 /// How often a lost lab host is replaced before the run counts as failed.
 const RESTARTS: u32 = 3;
 
+/// CPUs of a lab host: one for its kernel and the outside world, one for a guest's virtual CPU,
+/// one for what that guest's VMM does.
+const CPUS: u32 = 3;
+
 /// The machine that a lab host is.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct HostOptions {
@@ -41,14 +45,14 @@ pub(crate) struct HostOptions {
     /// RAM of the lab host in MiB
     #[arg(long, default_value_t = 4096)]
     pub(crate) memory: u32,
-    /// CPUs of the lab host
-    #[arg(long, default_value_t = 2)]
+    /// CPUs of the lab host; emulated ones run guests on all but the first
+    #[arg(long, default_value_t = CPUS, value_parser = clap::value_parser!(u32).range(2..=64))]
     pub(crate) cpus: u32,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        Self { accel: Wish::Auto, memory: 4096, cpus: 2 }
+        Self { accel: Wish::Auto, memory: 4096, cpus: CPUS }
     }
 }
 

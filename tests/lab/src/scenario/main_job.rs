@@ -3,6 +3,7 @@
 
 use super::guest::{Guest, GuestOptions};
 use super::measure::{self, PathFigures};
+use super::outside;
 use super::traffic::{Traffic, TrafficReport};
 use super::{Check, Context, Report};
 use anyhow::{Context as _, Result};
@@ -55,9 +56,9 @@ pub(crate) struct MainJobReport {
 /// Most exits to userspace per frame on the VF (timers and console).
 const USERSPACE_EXITS: f64 = 0.001;
 
-/// The scenario: `--set cycles=N` changes how often (the demo does it 20 times).
+/// The scenario: `--set cycles=N` changes how often.
 pub(crate) fn scenario(context: &Context) -> Result<Report> {
-    let cycles = context.setting("cycles", "6").parse().context("cycles is not a number")?;
+    let cycles = context.setting("cycles", "20").parse().context("cycles is not a number")?;
     let report = run(context, cycles)?;
     let check =
         |what: &str, passed: bool, seen: String| Check { what: what.to_owned(), passed, seen };
@@ -162,12 +163,10 @@ fn drop_counters(guest: &Guest) -> String {
         Ok(output) => format!("[{what}]\n{}", String::from_utf8_lossy(&output.stdout)),
         Err(error) => format!("[{what}] {error}\n"),
     };
-    let shell = |arguments: &[&str]| {
-        std::process::Command::new(arguments[0]).args(&arguments[1..]).output()
-    };
+    let here = std::process::Command::new("sh").args(["-c", COUNTERS]).output();
     let inside = guest.exec(COUNTERS).unwrap_or_else(|error| format!("{error:#}"));
-    run("lab host", shell(&["sh", "-c", COUNTERS]))
-        + &run("outside", shell(&["ip", "netns", "exec", "outside", "sh", "-c", COUNTERS]))
+    run("lab host", here)
+        + &run("outside", outside::command(&["sh", "-c", COUNTERS]).output())
         + &format!("[guest]\n{inside}\n")
         + &format!("[vmm]\n{}", guest.ctl_ok(&["status"]).unwrap_or_default())
 }

@@ -2,7 +2,7 @@
 //! frame costs in exits.
 
 use super::guest::Guest;
-use super::outside::{ADDRESS, Program};
+use super::outside::{self, ADDRESS, Program};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
@@ -146,8 +146,7 @@ fn wait_for(name: &str) -> String {
 
 /// One TCP stream by iperf3, in gigabits per second as the receiver saw it.
 fn iperf(guest: &Guest, into_guest: bool) -> Result<f64> {
-    let mut server = std::process::Command::new("ip")
-        .args(["netns", "exec", "outside", "iperf3", "-s", "-1"])
+    let mut server = outside::command(&["iperf3", "-s", "-1"])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()
