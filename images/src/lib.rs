@@ -11,11 +11,13 @@ mod cache;
 mod command;
 mod error;
 mod initramfs;
+mod kbuild;
 mod kernels;
 mod layout;
 mod plugins;
 mod prepare;
 mod progress;
+mod quirk_module;
 mod rust;
 mod shell_module;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Kernel, Layout, Progress, Series, apt, initramfs, kernels, rust};
-use crate::{plugins, shell_module};
+use crate::{plugins, quirk_module, shell_module};
 
 /// What is built elsewhere and goes into images.
 #[derive(Debug, Clone)]
@@ -79,7 +79,8 @@ pub fn prepare(layout: &Layout, inputs: &Inputs, progress: &Progress) -> Result<
         .iter()
         .find(|kernel| kernel.series == Series::V6_12)
         .ok_or(Error::NoKernel { series: Series::V6_12.name() })?;
-    initramfs::host(layout, host_kernel, &inputs.programs, progress)?;
+    let quirk = quirk_module::build(layout, host_kernel, progress)?;
+    initramfs::host(layout, host_kernel, &quirk, &inputs.programs, progress)?;
     Ok(Images {
         host_kernel: host_kernel.vmlinuz(),
         host_initrd: layout.host().join("initrd.img"),

@@ -2,7 +2,7 @@
 //! Our own programs are not in it: they come through a shared folder, so that a code change
 //! does not rebuild the image. Only the libraries that they need are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::tree::{Tree, find_program, libraries_of};
 use super::{add_modules, stamp_programs};
@@ -54,11 +54,15 @@ const KMOD_LINKS: &[&str] = &["modprobe", "insmod", "rmmod", "lsmod", "modinfo",
 
 const INIT: &str = include_str!("host-init.sh");
 
-/// Builds the lab host's image unless it is current. `programs` are our own programs: their
-/// libraries go in. Returns whether it was built.
+/// Loads the lab's own module with the one that it mends.
+const MODPROBE: &str = "softdep kvm_amd post: npa_lab_quirk\n";
+
+/// Builds the lab host's image unless it is current. `quirk` is the lab's own module, `programs` are
+/// our own programs: their libraries go in. Returns whether it was built.
 pub(crate) fn build(
     layout: &Layout,
     kernel: &Kernel,
+    quirk: &Path,
     programs: &[PathBuf],
     progress: &Progress,
 ) -> Result<bool, Error> {
@@ -72,7 +76,8 @@ pub(crate) fn build(
     let debugging: Vec<&str> =
         DEBUGGING.iter().copied().filter(|name| find_program(name).is_ok()).collect();
     let mut key = Key::new("lab host image 2");
-    key.text(&kernel.release).text(PASSWD).text(&MODULES.join(" ")).text(INIT);
+    key.text(&kernel.release).text(PASSWD).text(&MODULES.join(" ")).text(INIT).text(MODPROBE);
+    key.content(quirk)?;
     stamp_programs(&mut key, PROGRAMS)?;
     stamp_programs(&mut key, &debugging)?;
     stamp_programs(&mut key, &["busybox", "dash"])?;
@@ -95,8 +100,9 @@ pub(crate) fn build(
             tree.libraries(program)?;
         }
         tree.busybox()?;
-        add_modules(layout, &mut tree, kernel, MODULES, &[])?;
+        add_modules(layout, &mut tree, kernel, MODULES, &[quirk.to_owned()])?;
         tree.file("init", 0o755, INIT);
+        tree.file("etc/modprobe.d/lab.conf", 0o644, MODPROBE);
         tree.file("etc/passwd", 0o644, PASSWD);
         tree.file("etc/group", 0o644, "root:x:0:\nkvm:x:36:vmm\nvmm:x:990:\nnogroup:x:65534:\n");
         tree.file("etc/hosts", 0o644, "127.0.0.1 localhost\n");
