@@ -85,18 +85,24 @@ impl Pace {
     }
 }
 
+/// Numbers of frames that make a difference to the pace, in ascending order.
+const STEPS: [u32; 4] = [1, SPARSE, DENSE, 2 * DENSE + 1];
+
 /// One queue's interrupt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interrupt {
     vector: u32,
     pace: Pace,
+    /// What came since the vector was armed.
     frames: u32,
+    /// Whether the ring was looked at since then.
+    looked: bool,
 }
 
 impl Interrupt {
     /// The interrupt on `vector`, at most `longest` microseconds after its cause.
     pub(crate) const fn new(vector: u32, longest: u32) -> Self {
-        Self { vector, pace: Pace::first(longest), frames: 0 }
+        Self { vector, pace: Pace::first(longest), frames: 0, looked: false }
     }
 
     /// Programs the first interval.
@@ -105,16 +111,38 @@ impl Interrupt {
         self.program(window);
     }
 
-    /// Counts frames that were handled.
+    /// Counts frames that were sent. They are looked for while sending, so that no interval is too
+    /// long for them: the pace never hears of more than suits it.
     pub(crate) fn count(&mut self, frames: u32) {
-        self.frames = self.frames.saturating_add(frames);
+        self.frames = self.frames.saturating_add(frames).min(2 * DENSE);
+    }
+
+    /// At the first look since the vector was armed: masks it, for not every device does so by
+    /// itself (QEMU's does not), and notes what the interval brought: the largest of the [`STEPS`]
+    /// for which `has` says that so many frames are there. What comes while these are being handled
+    /// says nothing of the interval.
+    pub(crate) fn look(&mut self, window: Window, has: impl Fn(u32) -> bool) {
+        if !self.looked {
+            self.disarm(window);
+            self.note(has);
+        }
+    }
+
+    fn note(&mut self, has: impl Fn(u32) -> bool) {
+        self.looked = true;
+        self.frames = STEPS.into_iter().rev().find(|step| has(*step)).unwrap_or(0);
+    }
+
+    /// The next look is not an interrupt's: work waited already when the vector was armed.
+    pub(crate) fn skip(&mut self) {
+        self.looked = true;
     }
 
     /// Unmasks the vector.
     pub(crate) fn arm(&mut self, window: Window) {
         let before = self.pace.interval;
         self.pace = self.pace.next(self.frames);
-        self.frames = 0;
+        (self.frames, self.looked) = (0, false);
         if self.pace.interval != before {
             self.program(window);
         }
@@ -177,6 +205,20 @@ mod tests {
                 assert!(with_early >= least / 2, "{rate}/s, at most {longest} us: {with_early}");
             }
         }
+    }
+
+    #[test]
+    fn what_waits_is_told_in_steps_and_sending_never_shortens() {
+        let mut receive = Interrupt::new(RX_VECTOR, LONGEST_RX);
+        for (waiting, noted) in [(0, 0), (1, 1), (7, 1), (8, 8), (100, 8), (256, 128), (999, 257)] {
+            receive.note(|frames| frames <= waiting);
+            assert_eq!(receive.frames, noted, "{waiting} frames wait");
+        }
+        let mut send = Interrupt::new(TX_VECTOR, LONGEST_TX);
+        send.pace.interval = LONGEST_TX;
+        send.count(1_000);
+        send.count(u32::MAX);
+        assert_eq!(send.pace.next(send.frames).interval, LONGEST_TX);
     }
 
     #[test]

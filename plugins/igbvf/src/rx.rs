@@ -100,8 +100,11 @@ impl Receive {
 
     pub(crate) fn arm(&mut self, window: Window) -> Armed {
         self.interrupt.arm(window);
-        let waits = self.filled != self.taken && self.status() & DONE != 0;
-        if waits { Armed::WorkWaits } else { Armed::Idle }
+        if self.filled != self.taken && self.status() & DONE != 0 {
+            self.interrupt.skip();
+            return Armed::WorkWaits;
+        }
+        Armed::Idle
     }
 
     pub(crate) fn disarm(&mut self, window: Window) {
@@ -131,7 +134,19 @@ impl Receive {
 
     /// Hands over the frames that have come; those that `own` sent itself are discarded: the
     /// device hands a sender its own broadcasts.
-    pub(crate) fn receive(&mut self, budget: u32, own: [u8; 6], sink: &mut RxSink<'_>) {
+    pub(crate) fn receive(
+        &mut self,
+        window: Window,
+        budget: u32,
+        own: [u8; 6],
+        sink: &mut RxSink<'_>,
+    ) {
+        let (descriptors, taken) = (self.descriptors, self.taken);
+        let given = self.filled.wrapping_sub(taken);
+        self.interrupt.look(window, |frames| {
+            let last = taken.wrapping_add(frames - 1) & (self.memory.entries() - 1);
+            frames <= given && descriptors.load(2 * last + 1) & DONE != 0
+        });
         while sink.indicated() < budget && self.filled != self.taken {
             let status = self.status();
             if status & DONE == 0 {
@@ -143,7 +158,6 @@ impl Receive {
             self.taken = self.taken.wrapping_add(1);
             self.piece(slot, status, kind, own, sink);
         }
-        self.interrupt.count(sink.indicated());
     }
 
     /// Second word of the oldest descriptor: status and errors, length, VLAN tag.
