@@ -117,20 +117,14 @@ impl Interrupt {
         self.frames = self.frames.saturating_add(frames).min(2 * DENSE);
     }
 
-    /// At the first look since the vector was armed: masks it, for not every device does so by
-    /// itself (QEMU's does not), and notes what the interval brought: the largest of the [`STEPS`]
-    /// for which `has` says that so many frames are there. What comes while these are being handled
-    /// says nothing of the interval.
-    pub(crate) fn look(&mut self, window: Window, has: impl Fn(u32) -> bool) {
+    /// Notes, at the first look since the vector was armed, what the interval brought: the largest
+    /// of the [`STEPS`] for which `has` says that so many frames are there. What comes while these
+    /// are being handled says nothing of the interval.
+    pub(crate) fn look(&mut self, has: impl Fn(u32) -> bool) {
         if !self.looked {
-            self.disarm(window);
-            self.note(has);
+            self.looked = true;
+            self.frames = STEPS.into_iter().rev().find(|step| has(*step)).unwrap_or(0);
         }
-    }
-
-    fn note(&mut self, has: impl Fn(u32) -> bool) {
-        self.looked = true;
-        self.frames = STEPS.into_iter().rev().find(|step| has(*step)).unwrap_or(0);
     }
 
     /// The next look is not an interrupt's: work waited already when the vector was armed.
@@ -211,7 +205,9 @@ mod tests {
     fn what_waits_is_told_in_steps_and_sending_never_shortens() {
         let mut receive = Interrupt::new(RX_VECTOR, LONGEST_RX);
         for (waiting, noted) in [(0, 0), (1, 1), (7, 1), (8, 8), (100, 8), (256, 128), (999, 257)] {
-            receive.note(|frames| frames <= waiting);
+            receive.looked = false;
+            receive.look(|frames| frames <= waiting);
+            receive.look(|_| true);
             assert_eq!(receive.frames, noted, "{waiting} frames wait");
         }
         let mut send = Interrupt::new(TX_VECTOR, LONGEST_TX);

@@ -134,16 +134,10 @@ impl Receive {
 
     /// Hands over the frames that have come; those that `own` sent itself are discarded: the
     /// device hands a sender its own broadcasts.
-    pub(crate) fn receive(
-        &mut self,
-        window: Window,
-        budget: u32,
-        own: [u8; 6],
-        sink: &mut RxSink<'_>,
-    ) {
+    pub(crate) fn receive(&mut self, budget: u32, own: [u8; 6], sink: &mut RxSink<'_>) {
         let (descriptors, taken) = (self.descriptors, self.taken);
         let given = self.filled.wrapping_sub(taken);
-        self.interrupt.look(window, |frames| {
+        self.interrupt.look(|frames| {
             let last = taken.wrapping_add(frames - 1) & (self.memory.entries() - 1);
             frames <= given && descriptors.load(2 * last + 1) & DONE != 0
         });

@@ -241,21 +241,6 @@ fn arming_tells_of_work_that_waits() {
 }
 
 #[test]
-fn the_first_look_after_an_interrupt_masks_it() {
-    let (mut bed, mut vf) = (bed(64), Vf::default());
-    bed.refill(0, 63);
-    bed.arm(0);
-    bed.set_register(EIMC, 0);
-    vf.deliver(&mut bed, &frame(1, 60), 0, 0);
-    assert_eq!(bed.receive(0, 64).len(), 1);
-    assert_eq!(bed.register(EIMC), 1 << 1);
-    bed.set_register(EIMC, 0);
-    assert!(bed.receive(0, 64).is_empty());
-    assert_eq!(bed.register(EIMC), 0, "masked already");
-    finish(&bed);
-}
-
-#[test]
 fn dense_traffic_gets_a_longer_interval() {
     let (mut bed, mut vf) = (bed(64), Vf::default());
     let at_first = bed.register(EITR0 + 4) & 0x7ffc;

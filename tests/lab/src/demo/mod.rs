@@ -1,4 +1,4 @@
-//! `cargo lab demo`: the main job, shown. Runs the scenario once per guest kernel in lab hosts,
+//! `cargo lab demo`: the main job, shown. Runs the scenario once per guest kernel in a lab host,
 //! then prints the table and writes JSON and the timeline. On the build machine.
 
 mod table;
@@ -44,15 +44,9 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<ExitCode> {
         one => vec![one.parse::<Series>().map_err(anyhow::Error::msg)?],
     };
     let setup = setup::prepare(arguments.setup, false)?;
-    let mut figures = Vec::new();
-    let (mut held, mut restarts) = (true, 0);
-    for kernel in kernels {
-        eprintln!("lab: main job with guest kernel {kernel}, {} cycles", arguments.cycles);
-        let seen = main_job(arguments, &setup, kernel)?;
-        held &= seen.held;
-        restarts += seen.restarts;
-        figures.push(seen.figures);
-    }
+    let names: Vec<_> = kernels.iter().map(|kernel| kernel.name()).collect();
+    eprintln!("lab: main job with guest kernel {}, {} cycles", names.join(", "), arguments.cycles);
+    let Seen { held, restarts, figures } = main_jobs(arguments, &setup, &kernels)?;
     print!("\n{}", table::format(&figures));
     timeline::draw(&figures, &arguments.svg)?;
     println!("timeline: {}", arguments.svg.display());
@@ -68,33 +62,48 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<ExitCode> {
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What one lab host showed.
+/// What the lab host showed.
 struct Seen {
     held: bool,
     restarts: u32,
-    figures: Value,
+    /// By kernel.
+    figures: Vec<Value>,
 }
 
-fn main_job(arguments: &DemoArguments, setup: &Setup, kernel: Series) -> Result<Seen> {
-    let cycles = format!("cycles={}", arguments.cycles);
-    let argv =
-        ["lab", "scenario", "main-job", "--kernel", kernel.name(), "--json", "/out/report.json"]
-            .into_iter()
-            .chain(["--set", &cycles])
-            .map(str::to_owned)
-            .collect();
-    let limit = Duration::from_secs(300 + 10 * u64::from(arguments.cycles));
-    let job = Job { argv, script: None, timeout: limit, out: None, keep: false };
-    let outcome = host::run(setup, &arguments.host, &job)?;
-    let path = outcome.out.join("report.json");
-    let Ok(text) = fs::read_to_string(&path) else {
-        bail!(
-            "the main job with kernel {kernel} gave no report (exit status {}){}",
-            outcome.status(),
-            outcome.complaint().map(|why| format!(": {why}")).unwrap_or_default()
-        );
+/// Runs the main job with each kernel, one after the other in one lab host.
+fn main_jobs(arguments: &DemoArguments, setup: &Setup, kernels: &[Series]) -> Result<Seen> {
+    let report = |kernel: &Series| format!("report-{kernel}.json");
+    let jobs: Vec<_> = kernels
+        .iter()
+        .map(|kernel| {
+            format!(
+                "lab scenario main-job --kernel {kernel} --json /out/{} --set cycles={} || failed=1",
+                report(kernel),
+                arguments.cycles
+            )
+        })
+        .collect();
+    let script = format!("failed=0\n{}\nexit $failed", jobs.join("\n"));
+    let seconds = 300 + 10 * u64::from(arguments.cycles);
+    let job = Job {
+        argv: ["sh".to_owned(), "-c".to_owned(), script].to_vec(),
+        script: None,
+        timeout: Duration::from_secs(seconds * kernels.len() as u64),
+        out: None,
+        keep: false,
     };
-    let report: Value = serde_json::from_str(&text)?;
-    let figures = report["figures"].clone();
+    let outcome = host::run(setup, &arguments.host, &job)?;
+    let mut figures = Vec::new();
+    for kernel in kernels {
+        let Ok(text) = fs::read_to_string(outcome.out.join(report(kernel))) else {
+            bail!(
+                "the main job with kernel {kernel} gave no report (exit status {}){}",
+                outcome.status(),
+                outcome.complaint().map(|why| format!(": {why}")).unwrap_or_default()
+            );
+        };
+        let report: Value = serde_json::from_str(&text)?;
+        figures.push(report["figures"].clone());
+    }
     Ok(Seen { held: outcome.status() == 0, restarts: outcome.restarts, figures })
 }

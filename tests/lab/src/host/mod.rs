@@ -12,6 +12,7 @@ pub(crate) mod watchdog;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -253,8 +254,15 @@ impl Host {
                 Ok(Report::Output { error, bytes }) => pass_on(error, &bytes),
                 Err(RecvTimeoutError::Timeout) => return Event::Tick,
                 Err(RecvTimeoutError::Disconnected) => {
-                    let status = self.emulator.wait().map(|status| status.to_string());
-                    return Event::EmulatorGone(status.unwrap_or_default());
+                    return match self.emulator.wait() {
+                        Ok(status) => match status.signal() {
+                            Some(signal @ (libc::SIGABRT | libc::SIGSEGV)) => {
+                                Event::EmulatorCrashed(signal)
+                            }
+                            _ => Event::EmulatorGone(status.to_string()),
+                        },
+                        Err(error) => Event::EmulatorGone(error.to_string()),
+                    };
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Decides how a lab host's run ends. The emulated machine is sometimes lost through no fault
-//! of what runs in it (it resets by itself, or a CPU loses its timer): only then may a run be
-//! repeated. Everything else is a result, good or bad. Pure: fed with events and times.
+//! of what runs in it (it resets by itself, a CPU loses its timer, all cards their interrupts, or
+//! QEMU crashes): only then may a run be repeated. Everything else is a result, good or bad. Pure: fed with events and times.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ pub(crate) enum Event {
     PowerOff,
     /// The emulator ended, with this status.
     EmulatorGone(String),
+    /// The emulator ended by this signal of its own: an assertion of its own failed, or worse.
+    EmulatorCrashed(i32),
     /// The control port carried nonsense.
     Damaged(String),
     /// Time passed.
@@ -96,6 +98,12 @@ impl Watchdog {
             (_, Event::EmulatorGone(status)) => {
                 State::Ended(End::Failed(format!("QEMU ended ({status})")))
             }
+            (_, Event::EmulatorCrashed(signal)) => {
+                State::Ended(End::Lost(format!("QEMU crashed (signal {signal})")))
+            }
+            (_, Event::Console(line)) if is_deaf(&line) => {
+                State::Ended(self.blame("its outside card gets no interrupts any more".into()))
+            }
             (state, Event::Console(line)) => {
                 self.listen(&line);
                 state
@@ -165,6 +173,12 @@ impl Watchdog {
     }
 }
 
+/// Whether the kernel says that a frame of the outside card is not sent for seconds. Nothing of ours
+/// ever touches that card; what it lacks is its interrupts, which the emulator has lost.
+fn is_deaf(line: &str) -> bool {
+    line.contains("NETDEV WATCHDOG") && line.contains(" eth1:")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +224,18 @@ mod tests {
     fn a_reset_without_a_word_is_a_lost_lab_host() {
         assert!(matches!(Run::new().at(1, Event::Reset), Some(End::Lost(_))));
         assert!(matches!(Run::ready().at(6, Event::Reset), Some(End::Lost(_))));
+    }
+
+    #[test]
+    fn a_crashed_emulator_and_cards_without_interrupts_are_a_lost_lab_host() {
+        assert!(matches!(Run::ready().at(6, Event::EmulatorCrashed(6)), Some(End::Lost(_))));
+        let line = |card: &str| {
+            Event::Console(format!(
+                "[   36.5] igb 0000:02:00.0 {card}: NETDEV WATCHDOG: CPU: 0: transmit queue 2 timed out"
+            ))
+        };
+        assert!(matches!(Run::ready().at(6, line("eth1")), Some(End::Lost(_))));
+        assert_eq!(Run::ready().at(6, line("eth0")), None, "that one we do touch");
     }
 
     #[test]

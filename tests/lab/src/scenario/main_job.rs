@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long the NIC stays on each path.
-const DWELL: Duration = Duration::from_millis(300);
+const DWELL: Duration = Duration::from_millis(200);
 
 /// A switch that the operator asked for.
 #[derive(Clone, Debug, Serialize)]

@@ -109,7 +109,7 @@ fn receive(guest: &Guest) -> Result<Direction> {
     guest.exec(&format!(
         "rm -f /tmp/sink.json; (stream sink --bind {address}:7002 --duration {} \
          >/tmp/sink.part; mv /tmp/sink.part /tmp/sink.json) </dev/null >/dev/null 2>&1 &",
-        SECONDS + 4
+        SECONDS + 3
     ))?;
     let seconds = (SECONDS + 2).to_string();
     let flood = Program::start(&[
