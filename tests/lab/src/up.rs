@@ -89,7 +89,12 @@ fn modules() -> Result<()> {
     if !kvm.exists() {
         bail!("no /dev/kvm: the lab host's CPU has no virtualization");
     }
-    fs::set_permissions(kvm, fs::Permissions::from_mode(0o666)).context("cannot open up /dev/kvm")
+    // As udev sets them on a server; whom a tap lets in is the tap's own matter.
+    for device in [kvm, Path::new("/dev/net/tun")] {
+        fs::set_permissions(device, fs::Permissions::from_mode(0o666))
+            .with_context(|| format!("cannot open up {}", device.display()))?;
+    }
+    Ok(())
 }
 
 /// The kernel's network work before everybody else's: on two emulated CPUs that guests and traffic

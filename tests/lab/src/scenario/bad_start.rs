@@ -1,9 +1,14 @@
-//! What an operator in a hurry does: a kernel, tap, disk or directory that is not there. `vmm run`
-//! ends at once with an error that names the thing.
+//! What an operator in a hurry does: a kernel, tap, disk or directory that is not there, or that this
+//! user may not use. `vmm run` ends at once with an error that names the thing.
 
 use super::Context;
 use super::guest::GuestOptions;
 use anyhow::{Context as _, Result, ensure};
+use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,34 +23,96 @@ const CASES: [(&str, &str, &str); 7] = [
     ("--memory", "1", "memory"),
 ];
 
+/// Users and groups of the lab host: the owner of the taps, and nobody in particular.
+const VMM: u32 = 990;
+const NOBODY: u32 = 65534;
+
 pub(crate) fn run(context: &Context) -> Result<()> {
     for (flag, value, word) in CASES {
-        let good = GuestOptions::new(context).named("bad-start").command();
-        let mut arguments: Vec<_> = good.get_args().map(ToOwned::to_owned).collect();
+        let mut command = Command::new("vmm");
+        command.args(arguments(context, &[(flag, value)])?);
+        expect_refusal(command, word).with_context(|| format!("{flag} {value}"))?;
+    }
+    without_rights(context)
+}
+
+/// The arguments of a good command line with some values changed.
+fn arguments(context: &Context, changes: &[(&str, &str)]) -> Result<Vec<OsString>> {
+    let good = GuestOptions::new(context).named("bad-start").command();
+    let mut arguments: Vec<_> = good.get_args().map(ToOwned::to_owned).collect();
+    for (flag, value) in changes {
         let at = arguments.iter().position(|argument| argument == flag).context("no such flag")?;
         arguments[at + 1] = value.into();
-        let mut child = Command::new("vmm")
-            .args(&arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                child.kill()?;
-                anyhow::bail!("vmm runs in spite of {flag} {value}");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let output = child.wait_with_output()?;
-        let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(!output.status.success(), "vmm succeeds with {flag} {value}");
-        ensure!(!error.contains("panicked"), "vmm panics with {flag} {value}: {error}");
-        ensure!(
-            error.to_lowercase().contains(word),
-            "with {flag} {value} the error has no word of {word:?}: {error}"
-        );
     }
+    Ok(arguments)
+}
+
+/// Fails unless `command` ends soon, without success, with an error that holds `word`.
+fn expect_refusal(mut command: Command, word: &str) -> Result<()> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            child.kill()?;
+            anyhow::bail!("vmm runs all the same");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success(), "vmm succeeds");
+    ensure!(!error.contains("panicked"), "vmm panics: {error}");
+    ensure!(error.to_lowercase().contains(word), "the error has no word of {word:?}: {error}");
+    Ok(())
+}
+
+/// Ordinary users: one who may use neither KVM nor the tap, and one who may use both but not VFs.
+fn without_rights(context: &Context) -> Result<()> {
+    let folder = Path::new("/run/bad-start");
+    std::fs::create_dir_all(folder)?;
+    chown(folder, Some(VMM), Some(VMM))?;
+    let socket = folder.join("api");
+    let path = socket.to_string_lossy().into_owned();
+    let changes = [("--serial", "stdio"), ("--api-socket", path.as_str())];
+    let command = |user: u32| -> Result<Command> {
+        let mut command = Command::new("vmm");
+        command.args(arguments(context, &changes)?).uid(user).gid(user);
+        Ok(command)
+    };
+    expect_refusal(command(NOBODY)?, "no permission to use tap").context("another's tap")?;
+    let kvm = |mode| std::fs::set_permissions("/dev/kvm", Permissions::from_mode(mode));
+    kvm(0o600)?;
+    let refused = expect_refusal(command(VMM)?, "/dev/kvm").context("KVM for root only");
+    kvm(0o666)?;
+    refused?;
+
+    let mut guest =
+        command(VMM)?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let refused = attach_is_refused(&path);
+    guest.kill()?;
+    guest.wait()?;
+    refused.context("a VF for a user without rights to any")
+}
+
+/// Attaches as soon as the guest's shell is there; pf-control's socket is root's.
+fn attach_is_refused(socket: &str) -> Result<()> {
+    let ctl = |arguments: &[&str]| {
+        Command::new("vmm").args(["ctl", "--api-socket", socket]).args(arguments).output()
+    };
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let attach = ctl(&["attach", "net0"])?;
+        let error = String::from_utf8_lossy(&attach.stderr).into_owned();
+        ensure!(!attach.status.success(), "attach succeeds without rights");
+        if error.contains("permission") {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "the error has no word of permission: {error}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let status = ctl(&["status", "--json"])?;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+    ensure!(status["devices"][0]["mode"] == "emulated", "the guest is not on its NIC: {status}");
     Ok(())
 }
