@@ -127,9 +127,10 @@ impl Interrupt {
         }
     }
 
-    /// The next look is not an interrupt's: work waited already when the vector was armed.
-    pub(crate) fn skip(&mut self) {
-        self.looked = true;
+    /// Work waited already when the vector was armed. The next look is not an interrupt's and tells
+    /// nothing of the interval, but this does: a guest that always finds work needs no interrupts.
+    pub(crate) fn busy(&mut self) {
+        (self.frames, self.looked) = (SPARSE, true);
     }
 
     /// Unmasks the vector.
@@ -210,6 +211,12 @@ mod tests {
             receive.look(|_| true);
             assert_eq!(receive.frames, noted, "{waiting} frames wait");
         }
+        for _ in 0..16 {
+            receive.busy();
+            receive.look(|_| false);
+            receive.pace = receive.pace.next(receive.frames);
+        }
+        assert_eq!(receive.pace.interval, LONGEST_RX, "a busy guest is left alone");
         let mut send = Interrupt::new(TX_VECTOR, LONGEST_TX);
         send.pace.interval = LONGEST_TX;
         send.count(1_000);

@@ -101,7 +101,7 @@ impl Receive {
     pub(crate) fn arm(&mut self, window: Window) -> Armed {
         self.interrupt.arm(window);
         if self.filled != self.taken && self.status() & DONE != 0 {
-            self.interrupt.skip();
+            self.interrupt.busy();
             return Armed::WorkWaits;
         }
         Armed::Idle
