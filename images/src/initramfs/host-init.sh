@@ -40,7 +40,10 @@ for word in $(cat /proc/cmdline); do
     lab.mode=*) mode=${word#*=} ;;
     lab.rows=*) rows=${word#*=} ;;
     lab.columns=*) columns=${word#*=} ;;
-    lab.cpus=*) taskset -p -c "${word#*=}" $$ >/dev/null ;;
+    lab.cpus=*)
+        taskset -p -c "${word#*=}" $$ >/dev/null ||
+            { echo "lab host: cannot keep to CPUs ${word#*=}"; sync; poweroff -f; }
+        ;;
     esac
 done
 

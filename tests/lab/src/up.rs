@@ -28,8 +28,10 @@ const LOG: &str = "/run/npa/pf-control.log";
 /// How long pf-control may take to make its VFs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 10] = [
     "kvm_amd",
+    // Comes with it; named here so that a lab host without it is none.
+    "npa_lab_quirk",
     "kvm_intel",
     "vfio_pci",
     "vfio_iommu_type1",

@@ -1,6 +1,7 @@
 //! Decides how a lab host's run ends. The emulated machine is sometimes lost through no fault
 //! of what runs in it (it resets by itself, a CPU loses its timer, all cards their interrupts, or
-//! QEMU crashes): only then may a run be repeated. Everything else is a result, good or bad. Pure: fed with events and times.
+//! QEMU crashes): only then may a run be repeated. Everything else is a result, good or bad. Pure:
+//! fed with events and times.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
