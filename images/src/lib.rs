@@ -14,6 +14,7 @@ mod initramfs;
 mod kbuild;
 mod kernels;
 mod layout;
+mod peer;
 mod plugins;
 mod prepare;
 mod progress;

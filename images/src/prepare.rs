@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Kernel, Layout, Progress, Series, apt, initramfs, kernels, rust};
-use crate::{plugins, quirk_module, shell_module};
+use crate::{peer, plugins, quirk_module, shell_module};
 
 /// What is built elsewhere and goes into images.
 #[derive(Debug, Clone)]
@@ -75,6 +75,7 @@ pub fn prepare(layout: &Layout, inputs: &Inputs, progress: &Progress) -> Result<
         };
         initramfs::guest(layout, kernel, &inputs.guest_programs, shell.as_deref(), progress)?;
     }
+    peer::build(layout, progress)?;
     let host_kernel = found
         .iter()
         .find(|kernel| kernel.series == Series::V6_12)

@@ -2,7 +2,7 @@
 # First process of the guest. Kernel command line:
 #   npa.ip=ADDRESS/LENGTH  address of eth0 (none: eth0 is only brought up)
 #   npa.mtu=BYTES          MTU of eth0
-#   npa.shell=1|0          1 (default): the shell module drives the card; 0: stock virtio_net
+#   npa.shell=1|0          1 (default): the shell module drives the card; 0: the stock drivers
 #   npa_shell.NAME=VALUE   parameters of the shell module (read by modprobe)
 export PATH=/usr/bin HOME=/root TERM=linux
 mount -t proc proc /proc
@@ -34,8 +34,10 @@ modprobe virtio_pci
 modprobe virtio_rng
 modprobe virtio_blk
 
-if [ "$(value npa.shell 1)" = 1 ]; then driver=npa_shell; else driver=virtio_net; fi
-modprobe "$driver" || echo "init: cannot load $driver"
+if [ "$(value npa.shell 1)" = 1 ]; then drivers=npa_shell; else drivers="virtio_net igbvf"; fi
+for driver in $drivers; do
+    modprobe "$driver" || echo "init: cannot load $driver"
+done
 tries=0
 while [ ! -e /sys/class/net/eth0 ] && [ $tries -lt 100 ]; do
     sleep 0.05
@@ -50,7 +52,7 @@ if [ -e /sys/class/net/eth0 ]; then
     [ -n "$address" ] && ip address add "$address" brd + dev eth0
     ip link set eth0 up
 else
-    echo "init: no eth0 with $driver"
+    echo "init: no eth0 with $drivers"
 fi
 
 while :; do

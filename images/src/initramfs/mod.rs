@@ -12,6 +12,7 @@ pub use guest::MODULES as GUEST_MODULES;
 pub(crate) use guest::build as guest;
 pub use host::MODULES as HOST_MODULES;
 pub(crate) use host::build as host;
+pub(crate) use tree::{find_program, libraries_of};
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ use crate::{Error, Kernel, Layout};
 /// Adds this machine's programs to a key, by name, size and time.
 fn stamp_programs(key: &mut Key, programs: &[&str]) -> Result<(), Error> {
     for program in programs {
-        key.stamp(&tree::find_program(program)?)?;
+        key.stamp(&find_program(program)?)?;
     }
     Ok(())
 }

@@ -131,14 +131,14 @@ impl Tree {
 }
 
 /// Where a program of this machine is.
-pub(super) fn find_program(name: &str) -> Result<PathBuf, Error> {
+pub(crate) fn find_program(name: &str) -> Result<PathBuf, Error> {
     // Not every user has the administrator's folders on PATH.
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     which::which_in(name, Some(path), "/").map_err(|_| Error::NoProgram(name.to_owned()))
 }
 
 /// The libraries, and the loader, that a program needs.
-pub(super) fn libraries_of(program: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn libraries_of(program: &Path) -> Result<Vec<PathBuf>, Error> {
     let text = match stdout(Command::new("ldd").arg(program)) {
         Ok(text) => text,
         // ldd fails on a static program, and says so where it cannot be seen from here.

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::host::{self, HostOptions};
 use crate::setup::{self, SetupOptions};
-use crate::{agent, check, demo, guest, scenario, up};
+use crate::{agent, bench, check, demo, guest, scenario, up};
 
 /// The nested-KVM lab of npa-kvm
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Command {
     Test(check::TestArguments),
     /// Show the main job: a guest's card moved to a VF and back, under traffic (build machine)
     Demo(demo::DemoArguments),
+    /// Measure ours beside its peers (build machine)
+    Bench(bench::BenchArguments),
     /// Make PF, VFs, bridge, taps and pf-control ready (lab host)
     Up(up::UpArguments),
     /// Run a command in a guest over its serial console (lab host)
@@ -95,6 +97,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Exec(arguments) => exec(&arguments),
         Command::Test(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Up(arguments) => up::run(&arguments),
         Command::GuestExec(arguments) => guest::run(&arguments),
         Command::Scenario(arguments) => scenario::run(&arguments),

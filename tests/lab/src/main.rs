@@ -3,12 +3,14 @@
 //! runs scenarios. Real virtual machines run only inside a lab host, never on the build machine.
 
 mod agent;
+mod bench;
 mod binaries;
 mod check;
 mod cli;
 mod demo;
 mod guest;
 mod host;
+mod reports;
 mod scenario;
 mod setup;
 mod up;

@@ -80,7 +80,7 @@ fn run_scenario(
     let out: PathBuf =
         setup.layout.cache().join("results").join(format!("{}-{kernel}", scenario.name));
     let job = Job {
-        argv: scenario::command(scenario, kernel, &[]),
+        argv: scenario::command(scenario, kernel, &[], scenario::REPORT),
         script: None,
         timeout: Duration::from_secs(scenario.timeout),
         out: Some(out),

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use images::Series;
-use serde_json::{Value, json};
+use anyhow::{Context, Result};
+use serde_json::json;
 
-use crate::host::{self, HostOptions, Job};
-use crate::setup::{self, Setup, SetupOptions};
+use crate::host::HostOptions;
+use crate::reports::{self, Reports};
+use crate::setup::{self, SetupOptions};
 
 /// Options of `cargo lab demo`.
 #[derive(Debug, clap::Args)]
@@ -39,14 +39,19 @@ pub(crate) struct DemoArguments {
 
 /// Runs the demo.
 pub(crate) fn run(arguments: &DemoArguments) -> Result<ExitCode> {
-    let kernels = match arguments.kernel.as_str() {
-        "all" => Series::ALL.to_vec(),
-        one => vec![one.parse::<Series>().map_err(anyhow::Error::msg)?],
-    };
+    let kernels = reports::kernels(&arguments.kernel)?;
     let setup = setup::prepare(arguments.setup, false)?;
     let names: Vec<_> = kernels.iter().map(|kernel| kernel.name()).collect();
     eprintln!("lab: main job with guest kernel {}, {} cycles", names.join(", "), arguments.cycles);
-    let Seen { held, restarts, figures } = main_jobs(arguments, &setup, &kernels)?;
+    let seconds = 300 + 10 * u64::from(arguments.cycles);
+    let Reports { held, restarts, figures } = reports::collect(
+        &setup,
+        &arguments.host,
+        "main-job",
+        &kernels,
+        &[("cycles", arguments.cycles.to_string())],
+        Duration::from_secs(seconds),
+    )?;
     print!("\n{}", table::format(&figures));
     timeline::draw(&figures, &arguments.svg)?;
     println!("timeline: {}", arguments.svg.display());
@@ -60,50 +65,4 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<ExitCode> {
         println!("lab host restarts: {restarts}");
     }
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// What the lab host showed.
-struct Seen {
-    held: bool,
-    restarts: u32,
-    /// By kernel.
-    figures: Vec<Value>,
-}
-
-/// Runs the main job with each kernel, one after the other in one lab host.
-fn main_jobs(arguments: &DemoArguments, setup: &Setup, kernels: &[Series]) -> Result<Seen> {
-    let report = |kernel: &Series| format!("report-{kernel}.json");
-    let jobs: Vec<_> = kernels
-        .iter()
-        .map(|kernel| {
-            format!(
-                "lab scenario main-job --kernel {kernel} --json /out/{} --set cycles={} || failed=1",
-                report(kernel),
-                arguments.cycles
-            )
-        })
-        .collect();
-    let script = format!("failed=0\n{}\nexit $failed", jobs.join("\n"));
-    let seconds = 300 + 10 * u64::from(arguments.cycles);
-    let job = Job {
-        argv: ["sh".to_owned(), "-c".to_owned(), script].to_vec(),
-        script: None,
-        timeout: Duration::from_secs(seconds * kernels.len() as u64),
-        out: None,
-        keep: false,
-    };
-    let outcome = host::run(setup, &arguments.host, &job)?;
-    let mut figures = Vec::new();
-    for kernel in kernels {
-        let Ok(text) = fs::read_to_string(outcome.out.join(report(kernel))) else {
-            bail!(
-                "the main job with kernel {kernel} gave no report (exit status {}){}",
-                outcome.status(),
-                outcome.complaint().map(|why| format!(": {why}")).unwrap_or_default()
-            );
-        };
-        let report: Value = serde_json::from_str(&text)?;
-        figures.push(report["figures"].clone());
-    }
-    Ok(Seen { held: outcome.status() == 0, restarts: outcome.restarts, figures })
 }

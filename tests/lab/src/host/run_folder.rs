@@ -30,7 +30,7 @@ impl RunFolder {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
         let root = runs.join(format!("{seconds}-{}", std::process::id()));
         let out = out.map_or_else(|| root.join("out"), Path::to_path_buf);
-        for folder in [&root.join("share/bin"), &root.join("share/images/plugins"), &out] {
+        for folder in [&root.join("share/bin"), &out] {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
         }
@@ -40,7 +40,6 @@ impl RunFolder {
             fs::copy(&path, &to).with_context(|| format!("cannot copy {}", path.display()))?;
         }
         link_all(&setup.images.guest, &folder.share().join("images"))?;
-        link_all(&setup.layout.plugins(), &folder.share().join("images/plugins"))?;
         Ok(folder)
     }
 
@@ -81,13 +80,16 @@ impl RunFolder {
     }
 }
 
+/// Links every file below `from` into `to`, except keys.
 fn link_all(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))? {
         let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_file() && path.extension().is_none_or(|kind| kind != "key") {
-            fs::hard_link(&path, to.join(entry.file_name()))
-                .with_context(|| format!("cannot link {}", path.display()))?;
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            link_all(&path, &to)?;
+        } else if path.extension().is_none_or(|kind| kind != "key") {
+            fs::hard_link(&path, to).with_context(|| format!("cannot link {}", path.display()))?;
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! over its API socket.
 
 use super::Context;
+use super::measure::{Exits, Subject};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Where sockets and logs of a scenario's guests live.
-const RUN: &str = "/run/npa";
+pub(super) const RUN: &str = "/run/npa";
 
 /// What a guest is launched with.
 #[derive(Clone, Debug)]
@@ -61,12 +62,12 @@ impl GuestOptions {
 
     /// The guest's address.
     pub(crate) fn address(&self) -> String {
-        format!("10.77.0.{}", 10 + u32::from(self.number))
+        address(self.number)
     }
 
     /// The guest's MAC address.
     pub(crate) fn mac(&self) -> String {
-        format!("52:54:00:4e:50:{:02x}", 0x10 + self.number)
+        mac(self.number)
     }
 
     /// The `vmm` command that launches it.
@@ -74,12 +75,8 @@ impl GuestOptions {
         let mut command = Command::new("vmm");
         command.arg("run");
         command.arg("--kernel").arg(&self.kernel).arg("--initrd").arg(&self.initrd);
-        command.arg("--cmdline").arg(format!(
-            "console=ttyS0 quiet panic=-1 mitigations=off npa.ip={}/24 npa.shell={} {}",
-            self.address(),
-            u8::from(self.shell),
-            self.cmdline
-        ));
+        let cmdline = cmdline(self.number, self.shell);
+        command.arg("--cmdline").arg(format!("{cmdline} {}", self.cmdline));
         command.args(["--cpus", &self.cpus.to_string(), "--memory", "512M"]);
         command.arg("--net").arg(format!(
             "id=net0,tap=tap{},mac={},accel=auto",
@@ -100,6 +97,49 @@ impl GuestOptions {
     fn socket(&self, kind: &str) -> PathBuf {
         Path::new(RUN).join(format!("{}.{kind}", self.name))
     }
+}
+
+/// Address of the guest with this number.
+pub(super) fn address(number: u8) -> String {
+    format!("10.77.0.{}", 10 + u32::from(number))
+}
+
+/// MAC address of the guest with this number.
+pub(super) fn mac(number: u8) -> String {
+    format!("52:54:00:4e:50:{:02x}", 0x10 + number)
+}
+
+/// Kernel command line of the guest with this number.
+pub(super) fn cmdline(number: u8, shell: bool) -> String {
+    format!(
+        "console=ttyS0 quiet panic=-1 mitigations=off npa.ip={}/24 npa.shell={}",
+        address(number),
+        u8::from(shell)
+    )
+}
+
+/// Runs a shell command in the guest behind a serial socket and returns its output.
+pub(super) fn run(serial: &Path, script: &str, limit: Duration) -> Result<String> {
+    let output = try_run(serial, script, limit)?;
+    ensure!(
+        output.status.success(),
+        "in the guest, `{script}` failed with {}: {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn try_run(serial: &Path, script: &str, limit: Duration) -> Result<Output> {
+    Command::new("lab")
+        .arg("guest-exec")
+        .arg("--timeout")
+        .arg(limit.as_secs().max(1).to_string())
+        .arg(serial)
+        .args(["--", "sh", "-c", script])
+        .output()
+        .context("cannot run lab guest-exec")
 }
 
 /// A running guest. Dropping it kills its `vmm`.
@@ -142,27 +182,12 @@ impl Guest {
 
     /// [`Guest::exec`] with another time limit.
     pub(crate) fn exec_within(&self, script: &str, limit: Duration) -> Result<String> {
-        let output = self.try_exec(script, limit)?;
-        ensure!(
-            output.status.success(),
-            "in the guest, `{script}` failed with {}: {}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        run(&self.options.socket("serial"), script, limit)
     }
 
     /// Runs a shell command in the guest, whatever its exit status.
     pub(crate) fn try_exec(&self, script: &str, limit: Duration) -> Result<Output> {
-        Command::new("lab")
-            .arg("guest-exec")
-            .arg("--timeout")
-            .arg(limit.as_secs().max(1).to_string())
-            .arg(self.options.socket("serial"))
-            .args(["--", "sh", "-c", script])
-            .output()
-            .context("cannot run lab guest-exec")
+        try_run(&self.options.socket("serial"), script, limit)
     }
 
     /// Runs `vmm ctl` and returns its output, whatever its status.
@@ -272,6 +297,24 @@ impl Guest {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+}
+
+impl Subject for Guest {
+    fn address(&self) -> String {
+        self.options.address()
+    }
+
+    fn exec(&self, script: &str) -> Result<String> {
+        Self::exec(self, script)
+    }
+
+    fn exits(&self) -> Result<Exits> {
+        let status = self.status()?;
+        let count = |name: &str| {
+            status["exits"][name].as_f64().with_context(|| format!("no exits.{name} in {status}"))
+        };
+        Ok(Exits { all: count("kvm")?, userspace: Some(count("userspace")?) })
     }
 }
 

@@ -79,19 +79,20 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
         ),
         check(
             "exits to userspace per frame on the VF",
-            report.vf.send.userspace_exits_per_frame <= USERSPACE_EXITS
-                && report.vf.receive.userspace_exits_per_frame <= USERSPACE_EXITS,
+            [&report.vf.send, &report.vf.receive].iter().all(|direction| {
+                direction.userspace_exits_per_frame.is_some_and(|exits| exits <= USERSPACE_EXITS)
+            }),
             format!(
                 "{:.5} sent, {:.5} received (at most {USERSPACE_EXITS})",
-                report.vf.send.userspace_exits_per_frame,
-                report.vf.receive.userspace_exits_per_frame
+                report.vf.send.userspace_exits_per_frame.unwrap_or(f64::NAN),
+                report.vf.receive.userspace_exits_per_frame.unwrap_or(f64::NAN)
             ),
         ),
     ];
-    // Figures, not a verdict: they depend on how much of this machine the lab host gets.
+    // Figures, not a verdict: they depend on how much of this machine the lab host gets. The
+    // `data-path` benchmark measures the stock driver beside ours.
     println!(
-        "        KVM exits per frame on the VF: {:.4} sent, {:.4} received (the stock igbvf driver \
-         over plain VFIO: 0.08 and 0.06)",
+        "        KVM exits per frame on the VF: {:.4} sent, {:.4} received",
         report.vf.send.exits_per_frame, report.vf.receive.exits_per_frame
     );
     Ok(Report { checks, figures: serde_json::to_value(report)? })
@@ -198,12 +199,11 @@ fn switch(
     Ok(Switch { kind, began_at, ended_at })
 }
 
-fn figures(mut samples: Vec<f64>) -> StepFigures {
-    samples.sort_by(f64::total_cmp);
+fn figures(samples: Vec<f64>) -> StepFigures {
     StepFigures {
-        median_ms: samples.get(samples.len() / 2).copied().unwrap_or(0.0),
-        worst_ms: samples.last().copied().unwrap_or(0.0),
+        worst_ms: samples.iter().copied().fold(0.0, f64::max),
         samples: samples.len(),
+        median_ms: measure::median(samples),
     }
 }
 

@@ -4,6 +4,7 @@
 mod bad_plugin;
 mod bad_start;
 mod daemon_death;
+mod data_path;
 mod guest;
 mod hostile_guest;
 mod hung_guest;
@@ -12,6 +13,7 @@ mod main_job;
 mod measure;
 mod module_unload;
 mod outside;
+mod peer;
 mod pool;
 mod stock_guest;
 mod traffic;
@@ -113,6 +115,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// What is only measured, with its peers in the same run; on order, since it says nothing of right or wrong.
+pub(crate) const BENCHMARKS: &[Scenario] = &[Scenario {
+    name: "data-path",
+    summary: "frames, bits and exits: both paths, stock igbvf under plain VFIO, QEMU's virtio-net",
+    kernels: &Series::ALL,
+    timeout: 600,
+    run: data_path::scenario,
+}];
+
 /// The report of a scenario that has one verdict.
 fn held(result: Result<()>, what: &str) -> Result<Report> {
     let (passed, seen) = match result {
@@ -203,14 +214,15 @@ fn setting(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| format!("{text}: want NAME=VALUE"))
 }
 
-/// The command that runs a scenario in a lab host and leaves its report in `/out/report.json`.
+/// The command that runs a scenario in a lab host and leaves its report in the file `report` there.
 pub(crate) fn command(
     scenario: &Scenario,
     kernel: Series,
     settings: &[(&str, String)],
+    report: &str,
 ) -> Vec<String> {
     let mut argv: Vec<String> =
-        ["lab", "scenario", scenario.name, "--kernel", kernel.name(), "--json", REPORT]
+        ["lab", "scenario", scenario.name, "--kernel", kernel.name(), "--json", report]
             .map(str::to_owned)
             .to_vec();
     for (name, value) in settings {
@@ -220,12 +232,13 @@ pub(crate) fn command(
 }
 
 /// Where a report is in a lab host; `report.json` in the outcome's `out` on the build machine.
-const REPORT: &str = "/out/report.json";
+pub(crate) const REPORT: &str = "/out/report.json";
 
-/// Finds a scenario by its name.
+/// Finds a scenario or a benchmark by its name.
 pub(crate) fn find(name: &str) -> Result<&'static Scenario> {
     SCENARIOS
         .iter()
+        .chain(BENCHMARKS)
         .find(|scenario| scenario.name == name)
         .with_context(|| format!("no scenario {name}: `lab scenarios` lists them"))
 }
@@ -262,7 +275,7 @@ pub(crate) fn run(arguments: &ScenarioArguments) -> Result<ExitCode> {
 
 /// Prints the table.
 pub(crate) fn list() {
-    for scenario in SCENARIOS {
+    for scenario in SCENARIOS.iter().chain(BENCHMARKS) {
         let kernels: Vec<_> = scenario.kernels.iter().map(|kernel| kernel.name()).collect();
         println!("{:24} [{}]  {}", scenario.name, kernels.join(", "), scenario.summary);
     }
