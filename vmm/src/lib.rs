@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod npa;
 pub mod pci;
 pub mod serial;
+pub mod state;
 pub mod vfio;
 pub mod virtio;
 pub mod vm;

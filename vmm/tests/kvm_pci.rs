@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use bare::{BAR, COM1, Code, LAPIC, Machine, SLOT1, has_kvm};
 use vmm::interrupts::{DataMatch, IoAddress};
-use vmm::pci::{BarKind, ConfigHeader, ConfigSpace, MsixCapability, MsixVectors, PciDevice};
+use vmm::pci::{
+    BarKind, ConfigHeader, ConfigSpace, HoldError, MsixCapability, MsixVectors, PciDevice,
+};
+use vmm::state::{Archive, ArchiveBuilder, StateError};
 use vmm::vm::{DeviceContext, VmExit};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -89,6 +92,26 @@ impl PciDevice for Device {
             Some(_) => events.register(at, DataMatch::Any, &self.doorbell).unwrap(),
             None => events.unregister(at, DataMatch::Any, &self.doorbell).unwrap(),
         }
+    }
+
+    fn identity(&self) -> String {
+        "device".to_owned()
+    }
+
+    fn suspend(&mut self) -> Result<(), HoldError> {
+        Ok(())
+    }
+
+    fn resume(&mut self) {}
+
+    fn save(&self, slot: &str, state: &mut ArchiveBuilder) -> Result<(), StateError> {
+        self.vectors.save(slot, state)
+    }
+
+    fn restore(&mut self, slot: &str, state: &mut Archive) -> Result<(), StateError> {
+        self.vectors.restore(slot, state)?;
+        self.msix.follow(&self.config);
+        Ok(())
     }
 
     fn reset(&mut self) {

@@ -67,7 +67,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let exit = vm.wait()?;
     drop(server);
     match exit {
-        VmExit::PowerOff | VmExit::Stopped => Ok(()),
+        VmExit::PowerOff | VmExit::Stopped | VmExit::HandedOver => Ok(()),
         VmExit::Crashed(reason) => Err(format!("the guest crashed: {reason}").into()),
     }
 }

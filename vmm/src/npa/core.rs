@@ -120,6 +120,10 @@ pub(super) struct State {
     pub(super) plugin: Option<(String, String)>,
     /// A VF that the daemon could not take back yet.
     pub(super) release_pending: bool,
+    /// The device was on a VF before something else needed it emulated; it gets one back.
+    pub(super) wants_vf: bool,
+    /// Something else needs the device emulated: no attach until that is over.
+    pub(super) reserved: bool,
     pub(super) stop: bool,
     /// What VFs carried, all of them together.
     pub(super) vf_traffic: PathCounters,
@@ -170,6 +174,8 @@ impl Core {
                 vf: None,
                 plugin: None,
                 release_pending: false,
+                wants_vf: false,
+                reserved: false,
                 stop: false,
                 vf_traffic: PathCounters::default(),
                 count_asked: false,
@@ -467,9 +473,26 @@ impl Core {
         }
     }
 
+    /// Waits until no switch is under way.
+    ///
+    /// # Errors
+    /// [`SwitchError::TimedOut`].
+    pub(super) fn wait_for_rest(&self) -> Result<(), SwitchError> {
+        let (_state, timeout) = self
+            .changed
+            .wait_timeout_while(self.lock(), OPERATOR_LIMIT, |state| {
+                !state.switch.phase().at_rest()
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() { Err(SwitchError::TimedOut(OPERATOR_LIMIT)) } else { Ok(()) }
+    }
+
     /// Asks for `event` and waits until the switch that it begins has ended.
     pub(super) fn request(&self, event: SwitchEvent) -> Result<Phase, SwitchError> {
         let mut state = self.lock();
+        if state.reserved && event == SwitchEvent::Attach {
+            return Err(SwitchError::Reserved);
+        }
         let verdict = self.apply(&mut state, event, None).verdict;
         if let Verdict::Refused(refusal) = verdict {
             return Err(SwitchError::refused(refusal));

@@ -21,6 +21,7 @@ use super::registers::RegisterWrite;
 use super::switch::{Phase, SwitchEvent};
 use super::window::{Window, WindowError};
 use crate::pci::BarKind;
+use crate::state::{Archive, ArchiveBuilder, StateError};
 use crate::virtio::pci::{BarSpec, Connection, PciExtension};
 use crate::vm::{GuestRam, MemorySlots};
 
@@ -128,6 +129,50 @@ impl Acceleration {
     }
 }
 
+impl Acceleration {
+    /// Makes the device emulated, and keeps it so until [`Acceleration::take_up`]: for whatever
+    /// cannot be done with a VF. Waits for a switch that is under way. A guest that does not take
+    /// part loses the VF by force. Answers whether the device had a VF.
+    ///
+    /// # Errors
+    /// [`SwitchError`]; the device then is as it was, and may be attached again.
+    pub fn fall_back(&self) -> Result<bool, SwitchError> {
+        self.core.lock().reserved = true;
+        let outcome = loop {
+            match self.detach() {
+                Ok(()) | Err(SwitchError::Forced(_)) => break Ok(true),
+                Err(SwitchError::NotAttached) => break Ok(false),
+                Err(SwitchError::Busy) => match self.core.wait_for_rest() {
+                    Ok(()) => {}
+                    Err(error) => break Err(error),
+                },
+                Err(error) => break Err(error),
+            }
+        };
+        let mut state = self.core.lock();
+        match outcome {
+            // A device that waits for its VF already goes on waiting.
+            Ok(had_vf) => state.wants_vf |= had_vf,
+            Err(_) => state.reserved = false,
+        }
+        outcome
+    }
+
+    /// Ends [`Acceleration::fall_back`]: a device that had a VF, here or where its state comes
+    /// from, gets one if there is one.
+    ///
+    /// # Errors
+    /// [`SwitchError`] of the attach; the device works on, emulated.
+    pub fn take_up(&self) -> Result<(), SwitchError> {
+        let wanted = {
+            let mut state = self.core.lock();
+            state.reserved = false;
+            std::mem::take(&mut state.wants_vf)
+        };
+        if wanted { self.attach() } else { Ok(()) }
+    }
+}
+
 impl NpaExtension {
     fn window(&self) -> std::sync::MutexGuard<'_, Window> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
@@ -182,6 +227,19 @@ impl PciExtension for NpaExtension {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(device = self.core.id, error, "the VF window reads ones");
         }
+    }
+
+    fn identity(&self) -> String {
+        let length = self.core.landing_length;
+        format!("replaceable data path with {length} bytes of landing")
+    }
+
+    fn save(&self, slot: &str, state: &mut ArchiveBuilder) -> Result<(), StateError> {
+        state.put(slot, &self.core.save(slot)?)
+    }
+
+    fn restore(&mut self, slot: &str, state: &mut Archive) -> Result<(), StateError> {
+        self.core.restore(slot, state.take(slot)?)
     }
 
     fn device_status_changed(&mut self, _status: u8) {}

@@ -102,6 +102,21 @@ pub struct Registration {
     landing: Landing,
 }
 
+impl Residue {
+    /// What was written to `pages`, by its digest.
+    pub(super) fn new(pages: Vec<u64>, sha256: [u8; 32]) -> Self {
+        Self { pages, sha256 }
+    }
+
+    pub(super) fn pages(&self) -> &[u64] {
+        &self.pages
+    }
+
+    pub(super) fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
+    }
+}
+
 fn is_ram_page(ram: &GuestRam, address: u64) -> bool {
     address.is_multiple_of(PAGE) && ram.check_range(GuestAddress(address), PAGE_SIZE)
 }
@@ -111,6 +126,16 @@ fn read<T: vm_memory::ByteValued>(ram: &GuestRam, page: u64, field: usize) -> Op
 }
 
 impl Registration {
+    /// A registration that was checked elsewhere, and whose pages the caller has checked again.
+    pub(super) fn new(page: u64, landing: Landing) -> Self {
+        Self { page, landing }
+    }
+
+    /// Guest physical address of the shell page.
+    pub(super) fn page(&self) -> u64 {
+        self.page
+    }
+
     /// Reads and checks the landing part of the shell page at `page`: `landing_length` bytes are
     /// wanted, filled with [`LANDING_FILL`] or holding what `residue` says.
     ///
@@ -208,6 +233,15 @@ impl Registration {
 }
 
 impl Landing {
+    pub(super) fn new(base: u64, pages: Vec<u64>) -> Self {
+        Self { base, pages }
+    }
+
+    /// Guest physical addresses of its pages, in order.
+    pub(super) fn pages(&self) -> &[u64] {
+        &self.pages
+    }
+
     /// The base to relocate to.
     pub fn base(&self) -> u64 {
         self.base

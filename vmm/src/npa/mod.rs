@@ -18,6 +18,7 @@ mod operator;
 mod outcome;
 pub mod pool;
 pub mod registers;
+mod saved;
 pub mod switch;
 pub mod window;
 

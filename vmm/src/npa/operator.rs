@@ -139,7 +139,7 @@ fn api_error(error: &SwitchError) -> ApiError {
     let code = match error {
         SwitchError::NotRegistered => ErrorCode::NoShell,
         SwitchError::AlreadyAttached | SwitchError::NotAttached => ErrorCode::WrongState,
-        SwitchError::Busy | SwitchError::GuestNotClean => ErrorCode::Busy,
+        SwitchError::Busy | SwitchError::Reserved | SwitchError::GuestNotClean => ErrorCode::Busy,
         SwitchError::PoolAway(ClientError::TimedOut { .. }) | SwitchError::TimedOut(_) => {
             ErrorCode::Deadline
         }

@@ -111,6 +111,11 @@ pub enum SwitchError {
     /// Another switch runs.
     #[error("another switch of this device is under way; try again in a moment")]
     Busy,
+    /// The device has to stay emulated for now.
+    #[error(
+        "the VM is being saved or moved, for which the device stays emulated; try again after that"
+    )]
+    Reserved,
     /// The guest has to act first.
     #[error(
         "the guest has not cleaned up after the last failed switch; it does so as soon as it runs"

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use vm_allocator::{AddressAllocator, AllocPolicy, RangeInclusive};
 
 use super::config_space::{Bar, BarKind, ConfigSpace};
-use super::device::PciDevice;
+use super::device::{HoldError, PciDevice};
+use crate::state::{Archive, ArchiveBuilder, Payload, StateError};
 use crate::vm::layout::{Layout, Range};
 
 /// Slots on the bus.
@@ -36,6 +37,15 @@ pub enum BusError {
         /// Start of the window.
         window: u64,
     },
+    /// A function does not hold.
+    #[error("the function in pci slot {slot} does not hold still")]
+    Hold {
+        /// Its slot.
+        slot: u8,
+        /// Why.
+        #[source]
+        source: HoldError,
+    },
 }
 
 /// The root bus of one VM. Thread-safe.
@@ -51,6 +61,18 @@ struct Slot {
     device: SharedDevice,
     /// The addresses that the bus chose, kept for resets.
     home: Vec<(Bar, u64)>,
+}
+
+/// The configuration space of one function.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigState {
+    bytes: Vec<u8>,
+}
+
+impl Payload for ConfigState {
+    const KIND: &'static str = "pci-config";
+    const VERSION: u16 = 1;
 }
 
 /// A BAR that decodes.
@@ -220,6 +242,65 @@ impl Bus {
         if map.get(&base).is_some_and(|mapping| mapping.slot == slot && mapping.bar == bar) {
             map.remove(&base);
         }
+    }
+
+    /// What the functions are, by slot.
+    pub fn identities(&self) -> Vec<String> {
+        let slots = self.slots.read().unwrap();
+        slots.iter().map(|slot| slot.device.lock().unwrap().identity()).collect()
+    }
+
+    /// Makes every function hold.
+    ///
+    /// # Errors
+    /// [`BusError::Hold`]; those before it hold then, and all are to be resumed.
+    pub fn suspend(&self) -> Result<(), BusError> {
+        for (slot, entry) in (0..).zip(self.slots.read().unwrap().iter()) {
+            let held = entry.device.lock().unwrap().suspend();
+            held.map_err(|source| BusError::Hold { slot, source })?;
+        }
+        Ok(())
+    }
+
+    /// Lets every function go on.
+    pub fn resume(&self) {
+        for slot in self.slots.read().unwrap().iter() {
+            slot.device.lock().unwrap().resume();
+        }
+    }
+
+    /// Adds the state of all functions, which hold.
+    ///
+    /// # Errors
+    /// Of the first function that cannot be saved.
+    pub fn save(&self, state: &mut ArchiveBuilder) -> Result<(), StateError> {
+        for (slot, entry) in self.slots.read().unwrap().iter().enumerate() {
+            let (device, slot) = (entry.device.lock().unwrap(), slot.to_string());
+            state.put(&slot, &ConfigState { bytes: device.config().contents().to_vec() })?;
+            device.save(&slot, state)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over the state of a bus with equal functions, which then hold.
+    ///
+    /// # Errors
+    /// Of the first function that the state does not suit.
+    pub fn restore(&self, state: &mut Archive) -> Result<(), StateError> {
+        for (number, entry) in (0..).zip(self.slots.read().unwrap().iter()) {
+            let mut device = entry.device.lock().unwrap();
+            let slot = number.to_string();
+            let saved: ConfigState = state.take(&slot)?;
+            let before = self.placements(device.config());
+            if !device.config_mut().adopt(&saved.bytes) {
+                let reason = "it differs in what no guest can change";
+                return Err(StateError::unsuitable::<ConfigState>(&slot, reason));
+            }
+            let after = self.placements(device.config());
+            self.place(number, &mut *device, &before, &after);
+            device.restore(&slot, state)?;
+        }
+        Ok(())
     }
 
     /// Resets every function; BARs are back at the addresses that the bus chose, not decoding.

@@ -47,6 +47,24 @@ impl PciDevice for Probe {
     fn bar_placed(&mut self, bar: u8, base: Option<u64>) {
         self.placed.push((bar, base));
     }
+    fn identity(&self) -> String {
+        "probe".to_owned()
+    }
+
+    fn suspend(&mut self) -> Result<(), HoldError> {
+        Ok(())
+    }
+
+    fn resume(&mut self) {}
+
+    fn save(&self, _slot: &str, _state: &mut ArchiveBuilder) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn restore(&mut self, _slot: &str, _state: &mut Archive) -> Result<(), StateError> {
+        Ok(())
+    }
+
     fn reset(&mut self) {
         self.resets += 1;
     }
@@ -185,4 +203,34 @@ fn the_bus_fills_up() {
         bus.add(Probe::new()).unwrap();
     }
     assert!(matches!(bus.add(Probe::new()), Err(BusError::Full)));
+}
+
+fn saved(bus: &Bus) -> Archive {
+    let mut state = ArchiveBuilder::default();
+    bus.save(&mut state).unwrap();
+    Archive::parse(&state.finish()).unwrap()
+}
+
+#[test]
+fn a_restored_bus_decodes_where_the_saved_one_did() {
+    let (old, _) = bus();
+    write32(&old, 0x18, 0x4000_0000);
+    enable(&old);
+    let (new, probe) = bus();
+    let mut state = saved(&old);
+    new.restore(&mut state).unwrap();
+    state.finish().unwrap();
+    assert_eq!(probe.lock().unwrap().placed, [(0, Some(0xc000_0000)), (2, Some(33 * GIB))]);
+    assert_eq!(read32(&new, 33 * GIB + 8), 8);
+}
+
+#[test]
+fn a_state_of_other_functions_is_refused() {
+    let (old, _) = bus();
+    let (new, probe) = bus();
+    probe.lock().unwrap().config.set_u16(offset::DEVICE, 0x4711);
+    assert!(matches!(new.restore(&mut saved(&old)), Err(StateError::Unsuitable { .. })));
+    let (small, _) = bus();
+    small.add(Probe::new()).unwrap();
+    assert!(matches!(small.restore(&mut saved(&old)), Err(StateError::Missing { .. })));
 }

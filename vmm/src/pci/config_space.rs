@@ -265,6 +265,28 @@ impl ConfigSpace {
         at as u16
     }
 
+    /// All of its bytes up to the last that is not zero, for [`ConfigSpace::adopt`].
+    pub(super) fn contents(&self) -> &[u8] {
+        let end = self.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        &self.bytes[..end]
+    }
+
+    /// Takes over what a guest wrote to an equal function: `bytes` as [`ConfigSpace::contents`]
+    /// gave them. `false` when they differ in what no guest can write; nothing is changed then.
+    pub(super) fn adopt(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > SIZE {
+            return false;
+        }
+        let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
+        let fits = (0..SIZE).all(|at| (byte(at) ^ self.bytes[at]) & !self.writable[at] == 0);
+        if fits {
+            for at in 0..SIZE {
+                self.bytes[at] = byte(at);
+            }
+        }
+        fits
+    }
+
     /// Remembers the present contents as the state to return to at reset; the bus calls this
     /// when the function is added.
     pub(super) fn seal(&mut self) {

@@ -1,7 +1,8 @@
 //! Function 0 of slot 0: the host bridge that guests expect to find. Has no registers.
 
 use super::config_space::{ConfigHeader, ConfigSpace};
-use super::device::PciDevice;
+use super::device::{HoldError, PciDevice};
+use crate::state::{Archive, ArchiveBuilder, StateError};
 
 /// A host bridge with nothing to program; windows and ECAM are described by ACPI.
 pub struct HostBridge {
@@ -45,6 +46,24 @@ impl PciDevice for HostBridge {
     fn bar_write(&mut self, _bar: u8, _offset: u64, _data: &[u8]) {}
 
     fn bar_placed(&mut self, _bar: u8, _base: Option<u64>) {}
+
+    fn identity(&self) -> String {
+        "host bridge".to_owned()
+    }
+
+    fn suspend(&mut self) -> Result<(), HoldError> {
+        Ok(())
+    }
+
+    fn resume(&mut self) {}
+
+    fn save(&self, _slot: &str, _state: &mut ArchiveBuilder) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn restore(&mut self, _slot: &str, _state: &mut Archive) -> Result<(), StateError> {
+        Ok(())
+    }
 
     fn reset(&mut self) {}
 }

@@ -9,7 +9,7 @@ mod msix;
 
 pub use bus::{Bus, BusError, SharedDevice};
 pub use config_space::{Bar, BarKind, ConfigHeader, ConfigSpace, offset};
-pub use device::PciDevice;
+pub use device::{HoldError, PciDevice};
 pub use host_bridge::HostBridge;
 pub use msix::{MsixCapability, MsixVectors};
 

@@ -9,6 +9,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::capability;
 use super::config_space::ConfigSpace;
 use crate::interrupts::{IrqError, IrqRouter, MsiMessage};
+use crate::state::{Archive, ArchiveBuilder, Payload, StateError};
 
 /// Bytes of a table entry (PCI 3.0, 6.8.2).
 const ENTRY: u64 = 16;
@@ -45,6 +46,19 @@ struct Entry {
     routed: Option<MsiMessage>,
     /// The irqfd is assigned.
     connected: bool,
+}
+
+/// The table; what message control says is in configuration space.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MsixState {
+    /// Address, data and vector control of each vector.
+    entries: Vec<(u64, u32, u32)>,
+}
+
+impl Payload for MsixState {
+    const KIND: &'static str = "msix";
+    const VERSION: u16 = 1;
 }
 
 impl Default for Entry {
@@ -195,6 +209,35 @@ impl MsixVectors {
         }
     }
 
+    /// Adds the table to a state.
+    ///
+    /// # Errors
+    /// When it does not encode.
+    pub fn save(&self, slot: &str, state: &mut ArchiveBuilder) -> Result<(), StateError> {
+        let vectors = self.state.lock().unwrap();
+        let entry = |entry: &Entry| (entry.message.address, entry.message.data, entry.control);
+        state.put(slot, &MsixState { entries: vectors.entries.iter().map(entry).collect() })
+    }
+
+    /// Takes a table over, into vectors as constructed. Message control has to follow.
+    ///
+    /// # Errors
+    /// When the table is another function's.
+    pub fn restore(&self, slot: &str, state: &mut Archive) -> Result<(), StateError> {
+        let saved: MsixState = state.take(slot)?;
+        let mut vectors = self.state.lock().unwrap();
+        if saved.entries.len() != vectors.entries.len() {
+            let reason = format!("it has {} vectors", saved.entries.len());
+            return Err(StateError::unsuitable::<MsixState>(slot, reason));
+        }
+        for (entry, (address, data, control)) in vectors.entries.iter_mut().zip(saved.entries) {
+            entry.message = MsiMessage { address: address & !3, data };
+            entry.control = control & MASKED;
+        }
+        self.update_all(&mut vectors);
+        Ok(())
+    }
+
     fn update_all(&self, state: &mut State) {
         for index in 0..state.entries.len() {
             self.update(state, index);
@@ -298,6 +341,11 @@ impl MsixCapability {
         let writable = (CONTROL_ENABLE | CONTROL_MASK).to_le_bytes();
         let control = config.add_capability(capability::MSIX, &body, &writable) + 2;
         Self { vectors, control }
+    }
+
+    /// Makes the vectors follow message control as it stands in a restored `config`.
+    pub fn follow(&self, config: &ConfigSpace) {
+        self.config_written(config, self.control, 2);
     }
 
     /// To be called from [`super::PciDevice::config_written`]: acts on message control.

@@ -8,11 +8,16 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::backend::{Backend, CHUNK, Sources};
 use super::output::Output;
+use super::saved::UartState;
 use super::uart::{InputSpace, Interrupt, Uart};
 use super::{SerialError, SerialTarget};
 use crate::interrupts::IrqRouter;
 use crate::legacy::{PortDevice, port};
+use crate::state::{Archive, ArchiveBuilder, StateError};
 use crate::vm::EventLoop;
+
+/// The one serial port's name in a state.
+const COM1: &str = "com1";
 
 /// The console of a VM. Dropping it writes what is left and closes the other end.
 pub(crate) struct Console {
@@ -53,6 +58,25 @@ impl Console {
     /// The UART, for the port space.
     pub(crate) fn port_device(&self) -> Arc<dyn PortDevice> {
         self.uart.clone()
+    }
+}
+
+impl Console {
+    /// Adds the UART to a state.
+    ///
+    /// # Errors
+    /// When it does not encode.
+    pub(crate) fn save(&self, state: &mut ArchiveBuilder) -> Result<(), StateError> {
+        state.put(COM1, &self.uart.save())
+    }
+
+    /// Takes a UART's state over.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn restore(&self, state: &mut Archive) -> Result<(), StateError> {
+        let restored = self.uart.restore(state.take(COM1)?);
+        restored.map_err(|reason| StateError::unsuitable::<UartState>(COM1, reason))
     }
 }
 

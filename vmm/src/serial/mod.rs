@@ -4,6 +4,7 @@
 mod backend;
 mod console;
 mod output;
+mod saved;
 mod target;
 mod uart;
 

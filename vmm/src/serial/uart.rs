@@ -6,10 +6,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vm_superio::serial::SerialEvents;
-use vm_superio::{Serial, Trigger};
+use vm_superio::{Serial, SerialState, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::output::Output;
+use super::saved::UartState;
 use crate::legacy::{PortDevice, PowerRequest};
 
 /// Raises the UART's interrupt through its irqfd.
@@ -85,6 +86,27 @@ impl Uart {
     }
 }
 
+impl Uart {
+    pub(super) fn save(&self) -> UartState {
+        self.model.lock().unwrap().state().into()
+    }
+
+    /// Takes a state over; an interrupt that it has pending is raised.
+    pub(super) fn restore(&self, state: UartState) -> Result<(), String> {
+        self.remake(&state.into())
+    }
+
+    fn remake(&self, state: &SerialState) -> Result<(), String> {
+        let mut model = self.model.lock().unwrap();
+        // The interrupt line's eventfd is the only thing to keep.
+        let line = model.interrupt_evt().0.try_clone().map_err(|error| error.to_string())?;
+        let (space, output) = (self.space.clone(), self.output.clone());
+        *model = Serial::from_state(state, Interrupt(line), space, output)
+            .map_err(|error| error.to_string())?;
+        Ok(())
+    }
+}
+
 impl PortDevice for Uart {
     fn read(&self, offset: u16, data: &mut [u8]) {
         let mut model = self.model.lock().unwrap();
@@ -102,15 +124,8 @@ impl PortDevice for Uart {
     }
 
     fn reset(&self) {
-        let mut model = self.model.lock().unwrap();
-        // The interrupt line's eventfd is the only thing to keep.
-        let line = model.interrupt_evt().0.try_clone();
-        match line {
-            Ok(line) => {
-                let (space, output) = (self.space.clone(), self.output.clone());
-                *model = Serial::with_events(Interrupt(line), space, output);
-            }
-            Err(error) => tracing::warn!(%error, "serial port not reset"),
+        if let Err(error) = self.remake(&SerialState::default()) {
+            tracing::warn!(error, "serial port not reset");
         }
     }
 }

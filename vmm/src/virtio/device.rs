@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::interrupt::Interrupts;
-use super::queue::DeviceQueue;
+use super::queue::{DeviceQueue, QueuePosition};
 use super::worker::CallError;
 use crate::vm::GuestRam;
 
@@ -60,6 +60,10 @@ pub trait VirtioDevice: Send {
     /// Which device this is.
     fn device_type(&self) -> DeviceType;
 
+    /// What it is, in words, with all that a guest can see of its host side: devices with equal
+    /// texts can stand in for one another.
+    fn identity(&self) -> String;
+
     /// Largest size of each queue, a power of two up to 32768; the length is the queue count.
     fn queue_sizes(&self) -> &[u16];
 
@@ -79,8 +83,18 @@ pub trait VirtioDevice: Send {
     /// `DEVICE_NEEDS_RESET` to the guest.
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
 
-    /// Stops processing: when this returns, the device touches neither queues nor guest memory.
+    /// Stops processing: when this returns, the device touches neither queues nor guest memory,
+    /// and whatever it had begun is lost.
     fn reset(&mut self);
+
+    /// Stops processing as well, but loses nothing: what it had begun is finished or put back,
+    /// what arrives waits where it arrived. Answers where it stands in each queue, so that
+    /// [`VirtioDevice::activate`] with these positions, here or in an equal device elsewhere, goes
+    /// on; with nothing when it was not active or had failed.
+    ///
+    /// # Errors
+    /// When the device's thread does not answer in time.
+    fn suspend(&mut self) -> Result<Vec<QueuePosition>, CallError>;
 }
 
 /// Serves a read of a configuration space that consists of `bytes`; beyond them it is zero.

@@ -83,6 +83,17 @@ impl FakeDriver {
         Self { function, fake, memory: context.memory, queues: Vec::new() }
     }
 
+    /// The same driver in the same memory, over a new function of `device`.
+    pub(crate) fn moved(self, device: Box<dyn VirtioDevice>) -> Self {
+        let Self { function, memory, queues, .. } = self;
+        drop(function);
+        let (context, fake) = context();
+        let context = DeviceContext { memory, ..context };
+        let mut function = VirtioPci::new(&context, device, 0, None).unwrap();
+        function.bar_placed(0, Some(BAR0));
+        Self { function, fake, memory: context.memory, queues }
+    }
+
     pub(crate) fn ram(&self) -> &GuestRam {
         self.memory.ram()
     }

@@ -18,6 +18,17 @@ pub const STATUS_DRIVER_OK: u8 = 0x04;
 const ISR_QUEUE: u8 = 1;
 const ISR_CONFIG: u8 = 2;
 
+/// The interrupt side of a device in an archive.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InterruptState {
+    pub(super) status: u8,
+    pub(super) isr: u8,
+    pub(super) config_generation: u8,
+    pub(super) config_vector: u16,
+    pub(super) queue_vectors: Vec<u16>,
+}
+
 /// Where MSI-X vectors go; masking and pending bits are its business.
 pub trait VectorSink: Send + Sync {
     /// Raises vector `vector`.
@@ -153,6 +164,37 @@ impl Interrupts {
         for vector in &self.queue_vectors {
             vector.store(NO_VECTOR, Ordering::Release);
         }
+    }
+
+    pub(super) fn state(&self) -> InterruptState {
+        InterruptState {
+            status: self.status(),
+            isr: self.isr.load(Ordering::Acquire),
+            config_generation: self.config_generation(),
+            config_vector: self.config_vector(),
+            queue_vectors: (0..)
+                .zip(&self.queue_vectors)
+                .map(|(q, _)| self.queue_vector(q))
+                .collect(),
+        }
+    }
+
+    /// Takes a state over.
+    pub(super) fn set_state(&self, state: &InterruptState) {
+        self.status.store(state.status, Ordering::Release);
+        self.isr.store(state.isr, Ordering::Release);
+        self.config_generation.store(state.config_generation, Ordering::Release);
+        self.set_config_vector(state.config_vector);
+        for (queue, vector) in (0..).zip(&state.queue_vectors) {
+            self.set_queue_vector(queue, *vector);
+        }
+    }
+
+    /// Raises every vector once: an interrupt on its way when a VM was held may not have reached
+    /// its CPU, and a driver takes one too many in its stride.
+    pub(super) fn raise_all(&self) {
+        let vectors = self.queue_vectors.iter().chain([&self.config_vector]);
+        vectors.for_each(|vector| self.trigger(vector.load(Ordering::Acquire)));
     }
 
     fn trigger(&self, vector: u16) {

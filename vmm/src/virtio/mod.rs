@@ -17,6 +17,8 @@ pub mod rng;
 pub mod worker;
 
 #[cfg(test)]
+mod contract_test;
+#[cfg(test)]
 mod fake_driver;
 
 pub use device::{ActivateError, Activation, DeviceType, VirtioDevice};

@@ -75,6 +75,16 @@ pub struct Buffer {
     pub writable: bool,
 }
 
+/// Where a device stands in a queue: what it would pop next and where it would put what it used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueuePosition {
+    /// Index in the available ring, modulo 2^16.
+    pub next_avail: u16,
+    /// Index in the used ring, modulo 2^16.
+    pub next_used: u16,
+}
+
 /// A queue in the hands of its device.
 #[derive(Debug)]
 pub struct DeviceQueue {
@@ -129,6 +139,11 @@ impl DeviceQueue {
     /// Position in the available ring of the next chain to pop, modulo 2^16.
     pub fn position(&self) -> u16 {
         self.queue.next_avail()
+    }
+
+    /// Where the device stands, everything popped being used.
+    pub fn stand(&self) -> QueuePosition {
+        QueuePosition { next_avail: self.queue.next_avail(), next_used: self.queue.next_used() }
     }
 
     /// Pops the next available chain into `chain`, whose buffer list is reused. Returns `false`

@@ -11,8 +11,8 @@ use vmm_sys_util::epoll::EventSet;
 use super::device::{ActivateError, Activation, DeviceType, VirtioDevice};
 use super::interrupt::Interrupts;
 use super::iovec::GuestVectors;
-use super::queue::{Chain, DeviceQueue, QueueError};
-use super::worker::{Progress, Wake, Worker, WorkerThread};
+use super::queue::{Chain, DeviceQueue, QueueError, QueuePosition};
+use super::worker::{CallError, Progress, Wake, Worker, WorkerThread};
 
 const SOURCE: &str = "/dev/urandom";
 const QUEUE_SIZE: u16 = 64;
@@ -43,6 +43,10 @@ impl VirtioDevice for Rng {
         DeviceType::Rng
     }
 
+    fn identity(&self) -> String {
+        "entropy source".to_owned()
+    }
+
     fn queue_sizes(&self) -> &[u16] {
         &[QUEUE_SIZE]
     }
@@ -68,6 +72,10 @@ impl VirtioDevice for Rng {
         if let Err(error) = self.worker.deactivate() {
             tracing::error!(%error, "the entropy device's thread did not stop for a reset");
         }
+    }
+
+    fn suspend(&mut self) -> Result<Vec<QueuePosition>, CallError> {
+        self.worker.deactivate()
     }
 }
 
@@ -131,8 +139,8 @@ impl Worker for RngWorker {
         self.running = Some(Running { queue, vectors, popped: Chain::new(), interrupts });
     }
 
-    fn stop(&mut self) {
-        self.running = None;
+    fn stop(&mut self) -> Vec<QueuePosition> {
+        self.running.take().map(|running| running.queue.stand()).into_iter().collect()
     }
 
     fn run(&mut self, _wake: Wake) -> Progress {

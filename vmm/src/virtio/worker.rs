@@ -15,6 +15,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::device::Activation;
+use super::queue::QueuePosition;
 
 /// How long a call from the transport may take. A worker's work per wakeup is bounded, so only a
 /// host in trouble (a disk that does not answer) comes near it.
@@ -48,8 +49,9 @@ pub trait Worker: Send + 'static {
     /// Takes the queues. The worker is run with [`Wake::Again`] afterwards.
     fn start(&mut self, activation: Activation);
 
-    /// Gives up the queues and everything in guest memory.
-    fn stop(&mut self);
+    /// Gives up the queues and everything in guest memory. Answers where it stands in each queue,
+    /// nothing being popped and not used; with nothing if it has no queues.
+    fn stop(&mut self) -> Vec<QueuePosition>;
 
     /// Does a bounded amount of work.
     fn run(&mut self, wake: Wake) -> Progress;
@@ -155,14 +157,15 @@ impl<W: Worker> WorkerThread<W> {
         })
     }
 
-    /// Takes the queues away; afterwards the worker touches no guest memory.
+    /// Takes the queues away; afterwards the worker touches no guest memory. Answers where it stood
+    /// in them.
     ///
     /// # Errors
     /// [`CallError`] when there is no answer by [`TRANSPORT_DEADLINE`].
-    pub fn deactivate(&self) -> Result<(), CallError> {
+    pub fn deactivate(&self) -> Result<Vec<QueuePosition>, CallError> {
         self.send(TRANSPORT_DEADLINE, |ops, id| {
             let subscriber = ops.subscriber_mut(id).ok()?;
-            subscriber.worker.stop();
+            let positions = subscriber.worker.stop();
             let kicks = std::mem::take(&mut subscriber.kicks);
             let mut events = ops.event_ops(id).ok()?;
             for kick in &kicks {
@@ -170,7 +173,7 @@ impl<W: Worker> WorkerThread<W> {
                     tracing::error!(%error, "cannot stop watching a doorbell");
                 }
             }
-            Some(())
+            Some(positions)
         })
     }
 

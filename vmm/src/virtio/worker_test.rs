@@ -17,7 +17,9 @@ impl Worker for Counting {
 
     fn start(&mut self, _activation: Activation) {}
 
-    fn stop(&mut self) {}
+    fn stop(&mut self) -> Vec<QueuePosition> {
+        Vec::new()
+    }
 
     fn run(&mut self, _wake: Wake) -> Progress {
         self.runs += 1;

@@ -2,6 +2,7 @@
 //! not see, with the topology of this VM (one socket, no hyper-threads).
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
+use kvm_ioctls::VcpuFd;
 
 /// Leaf 0x4000_0001, eax (Documentation/virt/kvm/x86/cpuid.rst): the KVM features that guests
 /// are offered. Left out: asynchronous page faults, which write to guest memory unasked, and
@@ -67,10 +68,10 @@ impl Topology {
         match entry.function {
             0x1 => {
                 entry.ebx = entry.ebx & 0xffff | self.id << 24 | self.count << 16;
-                set(&mut entry.ecx, 31, true);
-                set(&mut entry.ecx, 24, self.tsc_deadline);
-                set(&mut entry.ecx, 5, false); // VMX
-                set(&mut entry.edx, 28, self.count > 1); // several logical CPUs
+                set_bit(&mut entry.ecx, 31, true);
+                set_bit(&mut entry.ecx, 24, self.tsc_deadline);
+                set_bit(&mut entry.ecx, 5, false); // VMX
+                set_bit(&mut entry.edx, 28, self.count > 1); // several logical CPUs
             }
             // Cores per package in all subleaves; caches of level 3 are shared by all.
             0x4 if !self.is_amd => {
@@ -82,10 +83,10 @@ impl Topology {
             0xa | 0x8000_0022 => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
             0x4000_0001 => entry.eax &= KVM_FEATURES,
             0x8000_0001 => {
-                set(&mut entry.ecx, 2, false); // SVM
-                set(&mut entry.ecx, 23, false); // performance counter extensions
+                set_bit(&mut entry.ecx, 2, false); // SVM
+                set_bit(&mut entry.ecx, 23, false); // performance counter extensions
                 // Multi-core processors report "legacy" multi-core sharing.
-                set(&mut entry.ecx, 1, self.is_amd && self.count > 1);
+                set_bit(&mut entry.ecx, 1, self.is_amd && self.count > 1);
             }
             0x8000_0008 if self.is_amd => {
                 entry.ecx = (self.count - 1) | self.id_bits() << 12;
@@ -117,7 +118,13 @@ impl Topology {
     }
 }
 
-fn set(register: &mut u32, bit: u32, on: bool) {
+/// Tells a vCPU, which must not have run, what its CPUID instruction says.
+pub(super) fn set(vcpu: &VcpuFd, entries: &[kvm_cpuid_entry2]) -> Result<(), kvm_ioctls::Error> {
+    let entries = CpuId::from_entries(entries).map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))?;
+    vcpu.set_cpuid2(&entries)
+}
+
+fn set_bit(register: &mut u32, bit: u32, on: bool) {
     *register = *register & !(1 << bit) | u32::from(on) << bit;
 }
 

@@ -10,6 +10,7 @@ use crate::boot::BootError;
 use crate::interrupts::IrqError;
 use crate::pci::BusError;
 use crate::serial::SerialError;
+use crate::state::StateError;
 
 /// A VM that cannot be made or controlled.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,9 @@ pub enum VmError {
     /// Interrupts.
     #[error(transparent)]
     Irq(#[from] IrqError),
+    /// A saved state.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// Event loop.
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),
@@ -70,6 +74,9 @@ pub enum VmError {
     /// No eventfd.
     #[error("cannot make an eventfd")]
     EventFd(#[source] io::Error),
+    /// It runs, or its devices do.
+    #[error("the vm is not held")]
+    NotHeld,
     /// The VM has ended.
     #[error("the vm has stopped; start a new one")]
     Stopped,

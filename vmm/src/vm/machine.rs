@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::chips::Chips;
 use super::context::DeviceContext;
+use super::cpu_model::CpuModel;
 use super::cpu_state::{CpuState, write_msrs};
 use super::cpuid;
 use super::error::{VmError, kvm};
@@ -50,6 +51,8 @@ pub enum VmExit {
     PowerOff,
     /// The VMM was asked to stop it.
     Stopped,
+    /// It was saved or moved, and goes on from there.
+    HandedOver,
     /// The guest cannot go on; the text says why.
     Crashed(String),
 }
@@ -57,33 +60,40 @@ pub enum VmExit {
 /// A virtual machine. All methods may be called from any thread.
 pub struct Vm {
     // Dropped first: no vCPU may run while anything below goes.
-    vcpus: Vec<VcpuThread>,
+    pub(super) vcpus: Vec<VcpuThread>,
     control: Arc<RunControl>,
     /// Serializes start, pause, resume, reset and stop; holds what the user wants.
-    lifecycle: Mutex<Lifecycle>,
+    pub(super) lifecycle: Mutex<Lifecycle>,
     events: Mutex<mpsc::Receiver<Event>>,
     event_sender: mpsc::Sender<Event>,
-    platform: Arc<Platform>,
+    pub(super) platform: Arc<Platform>,
     power_button: EventFd,
     chips: Chips,
     initial: Vec<CpuState>,
+    /// What the guest is told of its CPUs.
+    pub(super) cpu_model: CpuModel,
+    /// Model-specific registers that KVM can save.
+    pub(super) msrs: Vec<u32>,
     boot: BootSource,
-    layout: Layout,
+    pub(super) layout: Layout,
     acpi: Vec<u8>,
     exit_stats: Vec<ExitStat>,
-    context: DeviceContext,
-    console: Mutex<Option<Console>>,
-    vm: Arc<VmFd>,
+    pub(super) context: DeviceContext,
+    pub(super) console: Mutex<Option<Console>>,
+    pub(super) vm: Arc<VmFd>,
 }
 
-struct Lifecycle {
-    state: RunState,
-    started: bool,
+pub(super) struct Lifecycle {
+    pub(super) state: RunState,
+    pub(super) started: bool,
+    /// The devices hold too, until the next resume.
+    pub(super) devices_held: bool,
 }
 
 enum Event {
     Vcpu(VcpuEvent),
     Stop,
+    HandOver,
 }
 
 impl Event {
@@ -94,6 +104,7 @@ impl Event {
             Self::Vcpu(VcpuEvent::Power(PowerRequest::PowerOff)) => Some(VmExit::PowerOff),
             Self::Vcpu(VcpuEvent::Crashed(reason)) => Some(VmExit::Crashed(reason)),
             Self::Stop => Some(VmExit::Stopped),
+            Self::HandOver => Some(VmExit::HandedOver),
         }
     }
 }
@@ -135,7 +146,9 @@ impl Vm {
         let platform = Arc::new(Platform { ports: ports(&console), pci });
 
         let deadline = kvm_fd.check_extension(Cap::TscDeadlineTimer);
-        let vcpu_fds = create_vcpus(&vm, config.cpus, supported.as_slice(), deadline)?;
+        let tsc_scaling = kvm_fd.check_extension(Cap::TscControl);
+        let cpu_model = CpuModel::new(supported.as_slice(), config.cpus, deadline);
+        let vcpu_fds = create_vcpus(&vm, &cpu_model)?;
         let msrs = kvm_fd.get_msr_index_list().map_err(kvm("list cpu registers"))?;
         let initial = vcpu_fds
             .iter()
@@ -150,13 +163,19 @@ impl Vm {
         let mut machine = Self {
             vcpus: Vec::with_capacity(vcpu_fds.len()),
             control,
-            lifecycle: Mutex::new(Lifecycle { state: RunState::Paused, started: false }),
+            lifecycle: Mutex::new(Lifecycle {
+                state: RunState::Paused,
+                started: false,
+                devices_held: false,
+            }),
             events: Mutex::new(events),
             event_sender,
             platform,
             power_button,
             chips,
             initial,
+            cpu_model: cpu_model.with_clock(&vcpu_fds[0], tsc_scaling),
+            msrs: msrs.as_slice().to_vec(),
             boot,
             acpi: acpi::tables(ACPI_ADDRESS, &layout, config.cpus),
             layout,
@@ -234,6 +253,12 @@ impl Vm {
         drop(self.event_sender.send(Event::Stop));
     }
 
+    /// Ends the VM, which goes on elsewhere or later; [`Vm::wait`] then returns
+    /// [`VmExit::HandedOver`].
+    pub fn hand_over(&self) {
+        drop(self.event_sender.send(Event::HandOver));
+    }
+
     /// Serves the guest's resets until the VM ends; then its vCPUs have ended too. To be called
     /// by one thread, once.
     pub fn wait(&self) -> Result<VmExit, VmError> {
@@ -282,7 +307,7 @@ impl Vm {
         tracing::info!("guest resets");
         self.platform.pci.reset();
         self.platform.ports.reset();
-        self.chips.reset(&self.vm).map_err(kvm("reset the interrupt controllers"))?;
+        self.chips.write(&self.vm).map_err(kvm("reset the interrupt controllers"))?;
         self.load()?;
         if lifecycle.state == RunState::Running {
             self.control.apply(RunEvent::Resume);
@@ -304,7 +329,7 @@ impl Vm {
         Ok(())
     }
 
-    fn change(&self, lifecycle: &mut Lifecycle, event: RunEvent) -> Result<(), VmError> {
+    pub(super) fn change(&self, lifecycle: &mut Lifecycle, event: RunEvent) -> Result<(), VmError> {
         if lifecycle.state == RunState::Stopped {
             return Err(VmError::Stopped);
         }
@@ -313,6 +338,9 @@ impl Vm {
             lifecycle.state = lifecycle.state.transition(event);
             match event {
                 RunEvent::Resume => {
+                    if std::mem::take(&mut lifecycle.devices_held) {
+                        self.platform.pci.resume();
+                    }
                     self.excuse_pause();
                     self.control.apply(event);
                 }
@@ -364,20 +392,12 @@ fn ports(console: &Console) -> Ports {
     ports
 }
 
-fn create_vcpus(
-    vm: &VmFd,
-    count: u8,
-    supported: &[kvm_cpuid_entry2],
-    tsc_deadline: bool,
-) -> Result<Vec<VcpuFd>, VmError> {
-    (0..count)
-        .map(|index| {
-            let vcpu = vm.create_vcpu(index.into()).map_err(kvm("create a vcpu"))?;
-            let entries = cpuid::entries(supported, index, count, tsc_deadline);
-            let entries = kvm_bindings::CpuId::from_entries(&entries)
-                .map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))
-                .map_err(kvm("describe a cpu"))?;
-            vcpu.set_cpuid2(&entries).map_err(kvm("describe a cpu"))?;
+fn create_vcpus(vm: &VmFd, model: &CpuModel) -> Result<Vec<VcpuFd>, VmError> {
+    (0..)
+        .zip(model.cpus())
+        .map(|(index, entries)| {
+            let vcpu = vm.create_vcpu(index).map_err(kvm("create a vcpu"))?;
+            cpuid::set(&vcpu, entries).map_err(kvm("describe a cpu"))?;
             Ok(vcpu)
         })
         .collect()

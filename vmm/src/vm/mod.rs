@@ -3,6 +3,7 @@
 
 mod chips;
 mod context;
+mod cpu_model;
 mod cpu_state;
 mod cpuid;
 mod error;
@@ -13,11 +14,13 @@ pub mod layout;
 mod machine;
 mod memory;
 mod run_state;
+mod saved;
 mod slots;
 mod stats;
 mod vcpu;
 
 pub use context::DeviceContext;
+pub use cpu_model::CpuModel;
 pub use error::VmError;
 pub use event_loop::{EventLoop, EventLoopError, Subscriber};
 pub use exits::Exits;
@@ -25,4 +28,5 @@ pub use hypervisor::{Hypervisor, KvmHypervisor, SlotFlags};
 pub use machine::{Vm, VmConfig, VmExit};
 pub use memory::{GuestRam, Memory, MemoryError, RamRange};
 pub use run_state::RunState;
+pub use saved::Shape;
 pub use slots::{MemorySlots, SlotError, SlotId};

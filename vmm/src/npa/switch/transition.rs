@@ -318,6 +318,11 @@ impl Default for Switch {
 }
 
 impl Switch {
+    /// A switch that rests in `phase` with these counters, as it was saved elsewhere.
+    pub const fn at(phase: Phase, generation: u32, resets: u32) -> Self {
+        Self { phase, generation, resets }
+    }
+
     /// The phase.
     pub const fn phase(&self) -> Phase {
         self.phase

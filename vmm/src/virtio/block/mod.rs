@@ -12,7 +12,8 @@ pub use disk::{Disk, DiskError};
 
 use self::worker::BlockWorker;
 use super::device::{ActivateError, Activation, DeviceType, VirtioDevice, read_bytes};
-use super::worker::WorkerThread;
+use super::queue::QueuePosition;
+use super::worker::{CallError, WorkerThread};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
 };
@@ -55,6 +56,11 @@ impl VirtioDevice for Block {
         DeviceType::Block
     }
 
+    fn identity(&self) -> String {
+        let access = if self.read_only { ", read-only" } else { "" };
+        format!("disk of {} bytes{access}", self.sectors * SECTOR)
+    }
+
     fn queue_sizes(&self) -> &[u16] {
         &[QUEUE_SIZE]
     }
@@ -87,5 +93,9 @@ impl VirtioDevice for Block {
         if let Err(error) = self.worker.deactivate() {
             tracing::error!(%error, "the disk's thread did not stop for a reset");
         }
+    }
+
+    fn suspend(&mut self) -> Result<Vec<QueuePosition>, CallError> {
+        self.worker.deactivate()
     }
 }

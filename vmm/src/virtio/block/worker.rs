@@ -9,7 +9,7 @@ use super::disk::Disk;
 use super::request::Request;
 use crate::virtio::device::Activation;
 use crate::virtio::interrupt::Interrupts;
-use crate::virtio::queue::{Chain, DeviceQueue, QueueError};
+use crate::virtio::queue::{Chain, DeviceQueue, QueueError, QueuePosition};
 use crate::virtio::worker::{Progress, Wake, Worker};
 
 /// Requests served before a call from another thread gets its turn.
@@ -66,8 +66,8 @@ impl Worker for BlockWorker {
         self.running = Some(Running { queue, request, popped: Chain::new(), interrupts });
     }
 
-    fn stop(&mut self) {
-        self.running = None;
+    fn stop(&mut self) -> Vec<QueuePosition> {
+        self.running.take().map(|running| running.queue.stand()).into_iter().collect()
     }
 
     fn run(&mut self, _wake: Wake) -> Progress {

@@ -8,7 +8,7 @@ mod header;
 mod receive;
 mod tap;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod transmit;
 mod worker;
 
@@ -29,6 +29,7 @@ use super::interrupt::Interrupts;
 use super::path::{
     DrainError, Drained, EmulatedPath, LiveCounters, PathCounters, PathError, PathMode,
 };
+use super::queue::QueuePosition;
 use super::worker::{CallError, WorkerThread};
 
 /// Entries of each queue.
@@ -122,6 +123,11 @@ impl<B: FrameBackend> VirtioDevice for Net<B> {
         DeviceType::Net
     }
 
+    fn identity(&self) -> String {
+        let config = self.handle.shared.config();
+        format!("network card {}, MTU {}", config.mac, config.mtu)
+    }
+
     fn queue_sizes(&self) -> &[u16] {
         &[QUEUE_SIZE, QUEUE_SIZE]
     }
@@ -149,6 +155,10 @@ impl<B: FrameBackend> VirtioDevice for Net<B> {
         if let Err(error) = self.handle.worker.deactivate() {
             tracing::error!(%error, "the network card's thread did not stop for a reset");
         }
+    }
+
+    fn suspend(&mut self) -> Result<Vec<QueuePosition>, CallError> {
+        self.handle.worker.deactivate()
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use super::header::{HEADER_LEN, NUM_BUFFERS};
 use crate::virtio::iovec::GuestVectors;
 use crate::virtio::path::{LiveCounters, PathMode};
-use crate::virtio::queue::{Chain, DeviceQueue, QueueError};
+use crate::virtio::queue::{Chain, DeviceQueue, QueueError, QueuePosition};
 
 /// Frames read before other work of the device gets its turn.
 /// Few enough that the guest hears of the first soon.
@@ -63,6 +63,13 @@ impl ReceiveQueue {
             kicks_wanted: true,
             frames_read: 0,
         }
+    }
+
+    /// Gives up the queue; the buffers that were taken in advance go back to it.
+    pub(super) fn stop(mut self) -> QueuePosition {
+        // As many chains as the ring has entries at most.
+        self.queue.unpop(self.chains.len() as u16);
+        self.queue.stand()
     }
 
     /// Frames read from the backend so far, delivered or not.

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use super::header::{HEADER_LEN, LONGEST, SHORTEST};
 use crate::virtio::iovec::{GuestVectors, MAX_PIECES};
 use crate::virtio::path::LiveCounters;
-use crate::virtio::queue::{Chain, DeviceQueue, QueueError};
+use crate::virtio::queue::{Chain, DeviceQueue, QueueError, QueuePosition};
 
 /// Frames sent before other work of the device gets its turn.
 const BUDGET: u32 = 64;
@@ -33,6 +33,11 @@ pub(super) struct TransmitQueue {
 impl TransmitQueue {
     pub(super) fn new(queue: DeviceQueue) -> Self {
         Self { vectors: GuestVectors::new(queue.memory().clone()), queue, popped: Chain::new() }
+    }
+
+    /// Gives up the queue.
+    pub(super) fn stop(self) -> QueuePosition {
+        self.queue.stand()
     }
 
     /// Where the ring is now and how many chains wait in it.

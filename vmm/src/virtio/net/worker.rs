@@ -16,7 +16,7 @@ use super::transmit::{Sent, TransmitQueue};
 use crate::virtio::device::Activation;
 use crate::virtio::interrupt::Interrupts;
 use crate::virtio::path::{Drained, LiveCounters, PathMode};
-use crate::virtio::queue::QueueError;
+use crate::virtio::queue::{QueueError, QueuePosition};
 use crate::virtio::worker::{Progress, Wake, Worker};
 
 /// Number of the transmit queue; the receive queue is 0.
@@ -239,10 +239,11 @@ impl<B: FrameBackend> Worker for NetWorker<B> {
         });
     }
 
-    fn stop(&mut self) {
-        self.running = None;
+    fn stop(&mut self) -> Vec<QueuePosition> {
         // Their callers see the channel close: nothing is left that could be moved.
         self.drains.clear();
+        let Some(running) = self.running.take() else { return Vec::new() };
+        vec![running.receive.stop(), running.transmit.stop()]
     }
 
     fn run(&mut self, wake: Wake) -> Progress {

@@ -30,14 +30,14 @@ pub(super) enum Action {
 
 /// State of the structure.
 pub(super) struct CommonConfig {
-    device_features: u64,
-    driver_features: u64,
-    device_select: u32,
-    driver_select: u32,
-    queue_select: u16,
-    queues: Vec<Queue>,
-    vectors: u16,
-    interrupts: Arc<Interrupts>,
+    pub(super) device_features: u64,
+    pub(super) driver_features: u64,
+    pub(super) device_select: u32,
+    pub(super) driver_select: u32,
+    pub(super) queue_select: u16,
+    pub(super) queues: Vec<Queue>,
+    pub(super) vectors: u16,
+    pub(super) interrupts: Arc<Interrupts>,
 }
 
 impl CommonConfig {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::pci::{BarKind, MsixVectors};
+use crate::state::{Archive, ArchiveBuilder, StateError};
 use crate::virtio::interrupt::Interrupts;
 
 /// The BAR that an extension owns.
@@ -64,6 +65,21 @@ pub trait PciExtension: Send {
 
     /// The guest's driver changed the virtio device status to `status`, which is not zero.
     fn device_status_changed(&mut self, status: u8);
+
+    /// What the extension adds to the function, in words; see [`crate::pci::PciDevice::identity`].
+    fn identity(&self) -> String;
+
+    /// Adds its state, as instance `slot`; nobody calls it but for this while the function holds.
+    ///
+    /// # Errors
+    /// When it cannot be saved now.
+    fn save(&self, slot: &str, state: &mut ArchiveBuilder) -> Result<(), StateError>;
+
+    /// Takes a state over, once, before the VM runs.
+    ///
+    /// # Errors
+    /// When the state is none of such an extension's.
+    fn restore(&mut self, slot: &str, state: &mut Archive) -> Result<(), StateError>;
 
     /// The driver reset the virtio device, or the bus was reset.
     fn reset(&mut self);

@@ -6,6 +6,7 @@ mod common;
 mod doorbells;
 mod extension;
 mod layout;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -20,10 +21,11 @@ use self::common::{Action, CommonConfig};
 use self::doorbells::Doorbells;
 use self::layout::access;
 use super::device::{Activation, VirtioDevice};
-use super::interrupt::Interrupts;
+use super::interrupt::{Interrupts, STATUS_DRIVER_OK, STATUS_NEEDS_RESET};
 use super::queue::DeviceQueue;
 use crate::interrupts::IrqError;
-use crate::pci::{ConfigSpace, MsixCapability, MsixVectors, PciDevice, capability};
+use crate::pci::{ConfigSpace, HoldError, MsixCapability, MsixVectors, PciDevice, capability};
+use crate::state::{Archive, ArchiveBuilder, StateError};
 use crate::vm::DeviceContext;
 use crate::vm::GuestRam;
 
@@ -52,7 +54,10 @@ pub struct VirtioPci {
     interrupts: Arc<Interrupts>,
     doorbells: Doorbells,
     device: Box<dyn VirtioDevice>,
+    /// The driver set `DRIVER_OK`, and no reset followed.
     active: bool,
+    /// The device's queues were taken back for the time being.
+    held: bool,
     extension: Option<Box<dyn PciExtension>>,
     memory: Arc<GuestRam>,
     exits: Arc<AtomicU64>,
@@ -115,6 +120,7 @@ impl VirtioPci {
                 .map_err(TransportError::Doorbells)?,
             device,
             active: false,
+            held: false,
             extension,
             memory: Arc::new(context.memory.ram().clone()),
             exits: Arc::new(AtomicU64::new(0)),
@@ -201,7 +207,7 @@ impl VirtioPci {
     }
 
     fn reset_device(&mut self) {
-        if std::mem::take(&mut self.active) {
+        if std::mem::take(&mut self.active) && !std::mem::take(&mut self.held) {
             self.device.reset();
         }
         self.interrupts.reset();
@@ -328,6 +334,52 @@ impl PciDevice for VirtioPci {
         {
             extension.bar_placed(base);
         }
+    }
+
+    fn identity(&self) -> String {
+        let device = self.device.identity();
+        match &self.extension {
+            Some(extension) => format!("{device}, {}", extension.identity()),
+            None => device,
+        }
+    }
+
+    fn suspend(&mut self) -> Result<(), HoldError> {
+        if self.active && !self.held {
+            let positions = self.device.suspend()?;
+            self.common.set_positions(&positions);
+            self.held = true;
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self) {
+        let restartable = self.interrupts.status() & STATUS_NEEDS_RESET == 0;
+        if std::mem::take(&mut self.held) && restartable {
+            self.activate();
+        }
+    }
+
+    fn save(&self, slot: &str, state: &mut ArchiveBuilder) -> Result<(), StateError> {
+        self.common.save(self.device.device_type(), slot, state)?;
+        self.vectors.save(slot, state)?;
+        match &self.extension {
+            Some(extension) => extension.save(slot, state),
+            None => Ok(()),
+        }
+    }
+
+    fn restore(&mut self, slot: &str, state: &mut Archive) -> Result<(), StateError> {
+        self.common.restore(self.device.device_type(), slot, state)?;
+        self.vectors.restore(slot, state)?;
+        self.msix.follow(&self.config);
+        if let Some(extension) = &mut self.extension {
+            extension.restore(slot, state)?;
+        }
+        self.active = self.interrupts.status() & STATUS_DRIVER_OK != 0;
+        self.held = self.active;
+        self.interrupts.raise_all();
+        Ok(())
     }
 
     fn reset(&mut self) {

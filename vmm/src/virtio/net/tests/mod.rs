@@ -22,13 +22,19 @@ const GUEST_TSO4: u64 = 1 << 7;
 const GUEST_CSUM: u64 = 1 << 1;
 /// Guest buffers are here; the rings end below.
 const BUFFERS: u64 = 0x40_0000;
-const STATION: MacAddress = MacAddress([0x52, 0x54, 0, 1, 2, 3]);
+pub(in crate::virtio) const STATION: MacAddress = MacAddress([0x52, 0x54, 0, 1, 2, 3]);
 
 /// One end of a socket pair that keeps frame boundaries, as a tap does.
-struct Wire {
+pub(in crate::virtio) struct Wire {
     socket: OwnedFd,
     offloads: Arc<Mutex<ReceiveOffloads>>,
     capacity: u32,
+}
+
+impl Wire {
+    pub(in crate::virtio) fn new(socket: OwnedFd) -> Self {
+        Self { socket, offloads: Arc::default(), capacity: 1000 }
+    }
 }
 
 impl AsFd for Wire {
@@ -56,12 +62,21 @@ struct Setup {
     offloads: Arc<Mutex<ReceiveOffloads>>,
 }
 
-fn setup() -> Setup {
+/// The two ends of a wire.
+pub(in crate::virtio) fn wire() -> (OwnedFd, OwnedFd) {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let (socket, peer) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-    let offloads = Arc::new(Mutex::new(ReceiveOffloads::default()));
-    let wire = Wire { socket, offloads: offloads.clone(), capacity: 1000 };
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+}
+
+/// A frame as it goes over the wire.
+pub(in crate::virtio) fn framed(frame: &[u8]) -> Vec<u8> {
+    [&[0; HEADER_LEN], frame].concat()
+}
+
+fn setup() -> Setup {
+    let (socket, peer) = wire();
+    let wire = Wire::new(socket);
+    let offloads = wire.offloads.clone();
     let net = Net::new("test", wire, STATION, 1500).unwrap();
     let handle = net.handle();
     Setup { driver: FakeDriver::new(Box::new(net)), handle, peer, offloads }
@@ -89,9 +104,7 @@ impl Setup {
     }
 
     fn try_arrive(&self, payload: &[u8]) -> bool {
-        let mut frame = vec![0; HEADER_LEN];
-        frame.extend_from_slice(payload);
-        match rustix::net::send(&self.peer, &frame, SendFlags::empty()) {
+        match rustix::net::send(&self.peer, &framed(payload), SendFlags::empty()) {
             Ok(_) => true,
             Err(rustix::io::Errno::AGAIN) => false,
             Err(error) => panic!("{error}"),
@@ -138,7 +151,7 @@ fn buffer(number: u64) -> u64 {
 }
 
 /// A frame to this station whose content depends on `tag`.
-fn unicast(tag: u8, len: usize) -> Vec<u8> {
+pub(in crate::virtio) fn unicast(tag: u8, len: usize) -> Vec<u8> {
     let mut frame = STATION.0.to_vec();
     frame.extend((6..len).map(|i| (i as u8).wrapping_mul(7) ^ tag));
     frame

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::pci::{BarKind, PciDevice};
+use crate::state::{Archive, ArchiveBuilder, StateError};
 use crate::virtio::fake_driver::FakeDriver;
 use crate::virtio::pci::{BarSpec, Connection, PciExtension};
 use crate::virtio::rng::Rng;
@@ -50,6 +51,18 @@ impl PciExtension for Recorder {
 
     fn bar_placed(&mut self, base: Option<u64>) {
         self.seen.lock().unwrap().push(Seen::Placed(base));
+    }
+
+    fn identity(&self) -> String {
+        "recorder".to_owned()
+    }
+
+    fn save(&self, _slot: &str, _state: &mut ArchiveBuilder) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn restore(&mut self, _slot: &str, _state: &mut Archive) -> Result<(), StateError> {
+        Ok(())
     }
 
     fn device_status_changed(&mut self, status: u8) {
