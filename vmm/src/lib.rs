@@ -8,6 +8,7 @@ pub mod config;
 pub mod interrupts;
 mod legacy;
 pub mod metrics;
+pub mod migration;
 pub mod npa;
 pub mod pci;
 pub mod serial;

@@ -20,7 +20,11 @@ pub(crate) const LONGEST_TX: u32 = 2_000;
 /// should have fewer of them.
 const TRIAL: u32 = 1_000;
 /// Interrupts with few frames after which a trial is made.
-const TRIAL_AFTER: u32 = 255;
+const TRIAL_AFTER: u32 = 1_023;
+/// Interrupts with few frames in a row that end a longer interval. A device that does not mask by
+/// itself interrupts on while the ring is emptied, so that after a change, or a pause of the sender,
+/// several looks in a row find next to nothing.
+const LULL: u32 = 6;
 /// With fewer frames per interrupt traffic is sparse, and latency matters more than interrupts.
 const SPARSE: u32 = 8;
 /// Frames per interrupt that dense traffic is brought to.
@@ -72,9 +76,7 @@ impl Pace {
             1..SPARSE if interval == SHORTEST => {
                 Self { interval: TRIAL.min(longest), sparse: 0, ..self }
             }
-            // Once says little: a device that begins an interval with an interrupt's cause, not with
-            // the interrupt, has one with a frame or two between any two long ones.
-            1..SPARSE if sparse == 0 => Self { sparse: 1, ..self },
+            1..SPARSE if sparse < LULL => Self { sparse: sparse + 1, ..self },
             1..SPARSE => Self::first(longest),
             SPARSE..DENSE => Self { interval: (interval * 2).min(longest), sparse: 0, ..self },
             _ if frames > 2 * DENSE => {
@@ -177,12 +179,21 @@ mod tests {
     #[test]
     fn sparse_traffic_is_told_at_once() {
         let first = Pace::first(LONGEST_RX);
-        assert_eq!(Pace { interval: LONGEST_RX, sparse: 1, ..first }.next(1), first);
+        assert_eq!(Pace { interval: LONGEST_RX, sparse: LULL, ..first }.next(1), first);
         let late = (0..2_000).scan(first, |pace, _| {
             *pace = pace.next(1);
             Some(pace.interval > SHORTEST)
         });
         assert!(late.filter(|&late| late).count() < 20, "under a hundredth is held for a trial");
+    }
+
+    /// A sender that pauses, and interrupts that were on their way when the interval changed.
+    #[test]
+    fn a_few_early_looks_do_not_end_a_long_interval() {
+        let long = Pace { interval: LONGEST_RX, ..Pace::first(LONGEST_RX) };
+        let after = (0..LULL).fold(long, |pace, _| pace.next(1));
+        assert_eq!(after.interval, LONGEST_RX);
+        assert_eq!(after.next(DENSE), long);
     }
 
     #[test]

@@ -14,17 +14,39 @@ use anyhow::{Context, Result, bail};
 
 /// The bridge that carries emulated cards.
 const BRIDGE: &str = "br0";
-/// The physical function.
-const PF: &str = "eth0";
 /// The outside world's card and namespace.
 const OUTSIDE_CARD: &str = "eth1";
 const OUTSIDE: &str = "outside";
-/// Addresses with prefix length.
-const HOST_ADDRESS: &str = "10.77.0.254/24";
+/// Its address with prefix length.
 const OUTSIDE_ADDRESS: &str = "10.77.0.1/24";
-/// Where pf-control listens.
-const SOCKET: &str = "/run/npa/pf-control.sock";
-const LOG: &str = "/run/npa/pf-control.log";
+
+/// A host in a lab host: the first is the lab host's own network, the second a namespace.
+struct HostPlan {
+    /// The physical function.
+    pf: &'static str,
+    /// Address of its bridge, with prefix length.
+    address: &'static str,
+    /// The folder of its pf-control's socket and log.
+    folder: &'static str,
+}
+
+const FIRST: HostPlan = HostPlan { pf: "eth0", address: "10.77.0.254/24", folder: "/run/npa" };
+
+/// Card, address and folder of the second host, and the namespace that it is.
+pub(crate) const SECOND_HOST: &str = "second";
+const SECOND: HostPlan =
+    HostPlan { pf: "eth2", address: "10.77.0.253/24", folder: "/run/npa/second" };
+
+impl HostPlan {
+    /// Where its pf-control listens.
+    fn socket(&self) -> String {
+        format!("{}/pf-control.sock", self.folder)
+    }
+
+    fn log(&self) -> String {
+        format!("{}/pf-control.log", self.folder)
+    }
+}
 /// How long pf-control may take to make its VFs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -54,23 +76,62 @@ pub(crate) struct UpArguments {
     /// Leave pf-control out (then there are no VFs)
     #[arg(long)]
     no_pf_control: bool,
+    /// Make a second host beside the first: a namespace with a card, bridge, taps and pf-control
+    #[arg(long)]
+    second_host: bool,
+    /// Make the host of the namespace that this runs in
+    #[arg(long, hide = true)]
+    inside_second_host: bool,
 }
 
 /// Brings everything up.
 pub(crate) fn run(arguments: &UpArguments) -> Result<ExitCode> {
+    let host = if arguments.inside_second_host { &SECOND } else { &FIRST };
     modules()?;
     huge_pages()?;
     softirqs_first()?;
-    physical_function()?;
-    bridge()?;
+    physical_function(host)?;
+    bridge(host)?;
     for index in 0..arguments.taps {
         tap(&format!("tap{index}"))?;
     }
-    outside()?;
+    if arguments.inside_second_host {
+        know_outside(host)?;
+    } else {
+        outside(host)?;
+    }
     if !arguments.no_pf_control {
-        pf_control(arguments.vfs)?;
+        pf_control(host, arguments.vfs)?;
+    }
+    if arguments.second_host {
+        second_host(arguments)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The same once more, in a namespace with a card of its own. Nothing of the network is shared
+/// with the first host but the wire.
+fn second_host(arguments: &UpArguments) -> Result<()> {
+    if !Path::new("/run/netns").join(SECOND_HOST).exists() {
+        let pf = SECOND.pf;
+        wait_for(&format!("network card {pf}"), || exists(pf))?;
+        tool("ip", &["netns", "add", SECOND_HOST])?;
+        tool("ip", &["link", "set", pf, "netns", SECOND_HOST])?;
+        tool("ip", &["-n", SECOND_HOST, "link", "set", "lo", "up"])?;
+        println!("namespace {SECOND_HOST} with {pf}");
+    }
+    let (vfs, taps) = (arguments.vfs.to_string(), arguments.taps.to_string());
+    let mut inside = Command::new("ip");
+    inside.args(["netns", "exec", SECOND_HOST, "lab", "up", "--inside-second-host"]);
+    inside.args(["--vfs", &vfs, "--taps", &taps]);
+    if arguments.no_pf_control {
+        inside.arg("--no-pf-control");
+    }
+    let status = inside.status().context("cannot start ip: is this a lab host?")?;
+    if !status.success() {
+        bail!("the second host was not made ({status})");
+    }
+    Ok(())
 }
 
 fn modules() -> Result<()> {
@@ -128,18 +189,19 @@ fn huge_pages() -> Result<()> {
     Ok(())
 }
 
-fn physical_function() -> Result<()> {
-    wait_for(&format!("network card {PF}"), || exists(PF))?;
-    if is_up(PF) {
+fn physical_function(host: &HostPlan) -> Result<()> {
+    let pf = host.pf;
+    wait_for(&format!("network card {pf}"), || exists(pf))?;
+    if is_up(pf) {
         return Ok(());
     }
-    quiet(PF);
-    long_rings(PF)?;
+    quiet(pf);
+    long_rings(pf)?;
     // No timer of the emulator's between a frame's arrival and the driver.
-    tool("ethtool", &["-C", PF, "rx-usecs", "0"])?;
-    tool("ip", &["link", "set", PF, "up"])?;
-    wait_for(&format!("link of {PF}"), || attribute(PF, "carrier") == "1")?;
-    println!("{PF} up, MAC {}", attribute(PF, "address"));
+    tool("ethtool", &["-C", pf, "rx-usecs", "0"])?;
+    tool("ip", &["link", "set", pf, "up"])?;
+    wait_for(&format!("link of {pf}"), || attribute(pf, "carrier") == "1")?;
+    println!("{pf} up, MAC {}", attribute(pf, "address"));
     Ok(())
 }
 
@@ -151,9 +213,10 @@ fn long_rings(card: &str) -> Result<()> {
 
 /// The bridge carries the PF's own MAC. Left alone it would take a port's lowest one, a tap's
 /// perhaps, and then nothing passes between a VF and this host.
-fn bridge() -> Result<()> {
+fn bridge(host: &HostPlan) -> Result<()> {
+    let HostPlan { pf, address, .. } = host;
     if !exists(BRIDGE) {
-        let mac = attribute(PF, "address");
+        let mac = attribute(pf, "address");
         tool(
             "ip",
             &[
@@ -173,19 +236,19 @@ fn bridge() -> Result<()> {
             ],
         )?;
         quiet(BRIDGE);
-        println!("{BRIDGE} with the MAC of {PF}");
+        println!("{BRIDGE} with the MAC of {pf}");
     }
-    if !is_port(PF) {
-        tool("ip", &["link", "set", PF, "master", BRIDGE])?;
+    if !is_port(pf) {
+        tool("ip", &["link", "set", pf, "master", BRIDGE])?;
         // The emulated card gives a sender its own broadcasts back. A bridge that learns from
         // them believes that its guests are outside.
-        tool("bridge", &["link", "set", "dev", PF, "learning", "off"])?;
-        println!("{PF} is a port of {BRIDGE}, not learning");
+        tool("bridge", &["link", "set", "dev", pf, "learning", "off"])?;
+        println!("{pf} is a port of {BRIDGE}, not learning");
     }
     if !is_up(BRIDGE) {
-        tool("ip", &["address", "replace", HOST_ADDRESS, "dev", BRIDGE])?;
+        tool("ip", &["address", "replace", address, "dev", BRIDGE])?;
         tool("ip", &["link", "set", BRIDGE, "up"])?;
-        println!("{BRIDGE} up, {HOST_ADDRESS}");
+        println!("{BRIDGE} up, {address}");
     }
     Ok(())
 }
@@ -201,18 +264,32 @@ fn tap(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn outside() -> Result<()> {
+/// The bridge does not learn who is outside, and need not ask all guests.
+fn know_outside(host: &HostPlan) -> Result<()> {
+    let card = format!("/sys/class/net/{OUTSIDE_CARD}/address");
+    let mac = if Path::new(&card).exists() { read(&card) } else { outside_mac()? };
+    tool("bridge", &["fdb", "replace", mac.trim(), "dev", host.pf, "master", "static"])
+}
+
+/// The outside card's address, asked of its namespace.
+fn outside_mac() -> Result<String> {
+    let output = Command::new("ip")
+        .args(["netns", "exec", OUTSIDE, "cat", &format!("/sys/class/net/{OUTSIDE_CARD}/address")])
+        .output()
+        .context("cannot start ip: is this a lab host?")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn outside(host: &HostPlan) -> Result<()> {
     if Path::new("/run/netns").join(OUTSIDE).exists() {
         return Ok(());
     }
     wait_for(&format!("network card {OUTSIDE_CARD}"), || exists(OUTSIDE_CARD))?;
-    let mac = attribute(OUTSIDE_CARD, "address");
+    know_outside(host)?;
     long_rings(OUTSIDE_CARD)?;
     tool("ip", &["netns", "add", OUTSIDE])?;
     tool("ip", &["link", "set", OUTSIDE_CARD, "netns", OUTSIDE])?;
     let inside = |arguments: &[&str]| tool("ip", &[&["-n", OUTSIDE], arguments].concat());
-    // The bridge does not learn who is outside, and need not ask all guests.
-    tool("bridge", &["fdb", "replace", &mac, "dev", PF, "master", "static"])?;
     inside(&["link", "set", "lo", "up"])?;
     let off = format!("echo 1 >/proc/sys/net/ipv6/conf/{OUTSIDE_CARD}/disable_ipv6");
     tool("ip", &["netns", "exec", OUTSIDE, "sh", "-c", &off])?;
@@ -231,16 +308,17 @@ fn outside() -> Result<()> {
     Ok(())
 }
 
-fn pf_control(vfs: u32) -> Result<()> {
-    let ready = || std::os::unix::net::UnixStream::connect(SOCKET).is_ok();
+fn pf_control(host: &HostPlan, vfs: u32) -> Result<()> {
+    let (socket, log_path) = (host.socket(), host.log());
+    let ready = || std::os::unix::net::UnixStream::connect(&socket).is_ok();
     if ready() {
         return Ok(());
     }
-    let folder = Path::new("/run/npa");
-    fs::create_dir_all(folder).context("cannot create /run/npa")?;
-    let log = File::create(LOG).with_context(|| format!("cannot create {LOG}"))?;
+    let folder = host.folder;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {folder}"))?;
+    let log = File::create(&log_path).with_context(|| format!("cannot create {log_path}"))?;
     let mut daemon = Command::new("pf-control")
-        .args(["serve", "--socket", SOCKET, "--pf", PF, "--bridge", BRIDGE])
+        .args(["serve", "--socket", &socket, "--pf", host.pf, "--bridge", BRIDGE])
         .args(["--vfs", &vfs.to_string()])
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
@@ -251,22 +329,22 @@ fn pf_control(vfs: u32) -> Result<()> {
     let start = Instant::now();
     while !ready() {
         if let Some(status) = daemon.try_wait()? {
-            bail!("pf-control ended ({status}); {LOG} says:\n{}", read(LOG));
+            bail!("pf-control ended ({status}); {log_path} says:\n{}", read(&log_path));
         }
         if start.elapsed() > PATIENCE {
-            bail!("pf-control does not answer on {SOCKET}; {LOG} says:\n{}", read(LOG));
+            bail!("pf-control does not answer on {socket}; {log_path} says:\n{}", read(&log_path));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    println!("pf-control (process {}) on {SOCKET}", daemon.id());
+    println!("pf-control (process {}) on {socket}", daemon.id());
     for index in 0..vfs {
-        println!("vf {index} {}", vf_address(index));
+        println!("vf {index} {}", vf_address(host.pf, index));
     }
     Ok(())
 }
 
-fn vf_address(index: u32) -> String {
-    fs::read_link(format!("/sys/class/net/{PF}/device/virtfn{index}"))
+fn vf_address(pf: &str, index: u32) -> String {
+    fs::read_link(format!("/sys/class/net/{pf}/device/virtfn{index}"))
         .ok()
         .and_then(|target| target.file_name().map(|name| name.to_string_lossy().into_owned()))
         .unwrap_or_else(|| "is missing".to_owned())

@@ -4,15 +4,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use axum::http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use super::error::{ApiError, ErrorBody};
+use super::moving::{MigrateRequest, MigrationView, SnapshotRequest};
 use super::status::{SwitchReport, VmStatus};
+use crate::migration::Report;
 
 /// Why a request had no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -119,16 +122,55 @@ impl Client {
         self.json(Method::POST, &format!("/v1/devices/{id}/detach"))
     }
 
+    /// Moves the VM. Returns when it runs elsewhere.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn migrate(&self, request: &MigrateRequest) -> Result<Report, ClientError> {
+        self.post_json("/v1/vm/migrate", request)
+    }
+
+    /// Saves the VM.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn snapshot(&self, request: &SnapshotRequest) -> Result<Report, ClientError> {
+        self.post_json("/v1/vm/snapshot", request)
+    }
+
+    /// How far a move or save is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn migration(&self) -> Result<MigrationView, ClientError> {
+        self.json(Method::GET, "/v1/vm/migration")
+    }
+
+    /// Ends the move or save that is under way.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn cancel_migration(&self) -> Result<(), ClientError> {
+        self.request(Method::POST, "/v1/vm/migration/cancel").map(drop)
+    }
+
+    fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body)?;
+        let (status, answer) = self.raw_with(Method::POST, path, body)?;
+        Ok(serde_json::from_slice(&checked(status, answer)?)?)
+    }
+
     fn json<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
         Ok(serde_json::from_slice(&self.request(method, path)?)?)
     }
 
     fn request(&self, method: Method, path: &str) -> Result<Bytes, ClientError> {
         let (status, body) = self.raw(method, path)?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        Err(serde_json::from_slice::<ErrorBody>(&body)?.error.into())
+        checked(status, body)
     }
 
     /// A request and its answer, whatever it is.
@@ -137,11 +179,21 @@ impl Client {
         method: Method,
         path: &str,
     ) -> Result<(StatusCode, Bytes), ClientError> {
+        self.raw_with(method, path, Vec::new())
+    }
+
+    fn raw_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "vmm")
-            .body(Empty::<Bytes>::new())?;
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))?;
         self.runtime.block_on(async {
             let stream = UnixStream::connect(&self.socket)
                 .await
@@ -155,4 +207,11 @@ impl Client {
             Ok((status, response.into_body().collect().await?.to_bytes()))
         })
     }
+}
+
+fn checked(status: StatusCode, body: Bytes) -> Result<Bytes, ClientError> {
+    if status.is_success() {
+        return Ok(body);
+    }
+    Err(serde_json::from_slice::<ErrorBody>(&body)?.error.into())
 }

@@ -25,6 +25,16 @@ pub enum ErrorCode {
     Plugin,
     /// pf-control is away, or no VF is free or fit (503).
     NoVf,
+    /// The request is not understood, or asks for what cannot be (400).
+    BadRequest,
+    /// The other host, or this one, does not suit the VM (422).
+    Unfit,
+    /// The other host cannot be reached, or gave up (502).
+    Peer,
+    /// Somebody cancelled it (409).
+    Cancelled,
+    /// It is not known whether the VM runs here or there; it is held (500).
+    InDoubt,
     /// A deadline passed (504).
     Deadline,
     /// Something in the host failed (500).
@@ -36,13 +46,18 @@ impl ErrorCode {
     pub fn http_status(self) -> u16 {
         match self {
             Self::NotFound => 404,
-            Self::NoShell | Self::WrongState | Self::Busy | Self::NotAccelerated | Self::Guest => {
-                409
-            }
-            Self::Plugin => 422,
+            Self::NoShell
+            | Self::WrongState
+            | Self::Busy
+            | Self::Cancelled
+            | Self::NotAccelerated
+            | Self::Guest => 409,
+            Self::Plugin | Self::Unfit => 422,
+            Self::BadRequest => 400,
+            Self::Peer => 502,
             Self::NoVf => 503,
             Self::Deadline => 504,
-            Self::Internal => 500,
+            Self::Internal | Self::InDoubt => 500,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The routes. Whatever may block runs on a thread that may, so that `status` answers while an
 //! `attach` is under way.
 
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,8 +11,9 @@ use utoipa::OpenApi;
 
 use super::error::{ApiError, ErrorBody, ErrorCode};
 use super::status::{SwitchReport, VmStatus};
-use super::{Services, status};
+use super::{MigrateRequest, MigrationView, Services, SnapshotRequest, status};
 use crate::metrics;
+use crate::migration::Report;
 
 /// The interface, as OpenAPI.
 #[derive(OpenApi)]
@@ -20,7 +22,19 @@ use crate::metrics;
         title = "vmm",
         description = "Control of one virtual machine, over HTTP on its Unix socket.",
     ),
-    paths(vm_status, pause, resume, shutdown, attach, detach, prometheus),
+    paths(
+        vm_status,
+        pause,
+        resume,
+        shutdown,
+        attach,
+        detach,
+        migrate,
+        snapshot,
+        migration,
+        cancel_migration,
+        prometheus
+    ),
     components(schemas(ErrorBody, status::DeviceStatus))
 )]
 struct ApiDescription;
@@ -41,6 +55,10 @@ pub(super) fn router(services: Services) -> Router {
         .route("/v1/vm/pause", post(pause))
         .route("/v1/vm/resume", post(resume))
         .route("/v1/vm/shutdown", post(shutdown))
+        .route("/v1/vm/migrate", post(migrate))
+        .route("/v1/vm/snapshot", post(snapshot))
+        .route("/v1/vm/migration", get(migration))
+        .route("/v1/vm/migration/cancel", post(cancel_migration))
         .route("/v1/devices/{id}/attach", post(attach))
         .route("/v1/devices/{id}/detach", post(detach))
         .route("/metrics", get(prometheus))
@@ -119,6 +137,50 @@ async fn detach(
     Path(id): Path<String>,
 ) -> Result<Json<SwitchReport>, ApiError> {
     blocking(services, move |services| services.device(&id)?.detach()).await.map(Json)
+}
+
+/// Move the VM to another host
+///
+/// Answers when it runs there; `/v1/vm/migration` tells how far it is meanwhile.
+#[utoipa::path(post, path = "/v1/vm/migrate", request_body = MigrateRequest,
+    responses((status = 200, body = Report), (status = "4XX", body = ErrorBody),
+        (status = "5XX", body = ErrorBody)))]
+async fn migrate(
+    State(services): State<Services>,
+    request: Result<Json<MigrateRequest>, JsonRejection>,
+) -> Result<Json<Report>, ApiError> {
+    let Json(request) = request.map_err(not_understood)?;
+    blocking(services, move |services| services.machine.migrate(request)).await.map(Json)
+}
+
+/// Save the VM to a folder
+#[utoipa::path(post, path = "/v1/vm/snapshot", request_body = SnapshotRequest,
+    responses((status = 200, body = Report), (status = "4XX", body = ErrorBody),
+        (status = "5XX", body = ErrorBody)))]
+async fn snapshot(
+    State(services): State<Services>,
+    request: Result<Json<SnapshotRequest>, JsonRejection>,
+) -> Result<Json<Report>, ApiError> {
+    let Json(request) = request.map_err(not_understood)?;
+    blocking(services, move |services| services.machine.snapshot(request)).await.map(Json)
+}
+
+/// How far a move or a save is, and how the last one ended
+#[utoipa::path(get, path = "/v1/vm/migration", responses((status = 200, body = MigrationView)))]
+async fn migration(State(services): State<Services>) -> Result<Json<MigrationView>, ApiError> {
+    blocking(services, |services| Ok(Json(services.machine.migration()))).await
+}
+
+/// End the move or save that is under way; the VM goes on here
+#[utoipa::path(post, path = "/v1/vm/migration/cancel",
+    responses((status = 204), (status = "4XX", body = ErrorBody)))]
+async fn cancel_migration(State(services): State<Services>) -> Result<StatusCode, ApiError> {
+    blocking(services, |services| services.machine.cancel_migration()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn not_understood(error: JsonRejection) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, error.body_text())
 }
 
 /// Counters as Prometheus text

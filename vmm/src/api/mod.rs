@@ -6,6 +6,7 @@ mod client;
 mod error;
 mod handlers;
 mod listener;
+mod moving;
 mod server;
 mod status;
 #[cfg(test)]
@@ -13,9 +14,12 @@ mod tests;
 
 use std::sync::Arc;
 
+use crate::migration::Report;
+
 pub use client::{Client, ClientError};
 pub use error::{ApiError, ErrorCode, chain};
 pub use handlers::openapi_json;
+pub use moving::{MigrateRequest, MigrationView, SnapshotRequest};
 pub use server::{Server, ServerError};
 pub use status::{
     DeviceStatus, ExitCounts, Mode, PathStatus, PluginInfo, StepSummary, StepTime, SwitchCounts,
@@ -44,6 +48,27 @@ pub trait Machine: Send + Sync {
     /// # Errors
     /// When the VM has ended already.
     fn shutdown(&self) -> Result<(), ApiError>;
+
+    /// Moves the VM to another host. Returns when it runs there; the VM here then ends.
+    ///
+    /// # Errors
+    /// Why it is still here.
+    fn migrate(&self, request: MigrateRequest) -> Result<Report, ApiError>;
+
+    /// Saves the VM to a folder.
+    ///
+    /// # Errors
+    /// Why it was not saved; it goes on.
+    fn snapshot(&self, request: SnapshotRequest) -> Result<Report, ApiError>;
+
+    /// What moves and saves are under way or were.
+    fn migration(&self) -> MigrationView;
+
+    /// Ends the move or save that is under way; the VM goes on here.
+    ///
+    /// # Errors
+    /// When there is none, or it is too late.
+    fn cancel_migration(&self) -> Result<(), ApiError>;
 }
 
 /// A device whose data path can be put on a VF and taken back. A device that cannot answers
@@ -61,6 +86,21 @@ pub trait Accelerated: Send + Sync {
     /// # Errors
     /// Why it stays emulated.
     fn attach(&self) -> Result<SwitchReport, ApiError>;
+
+    /// Takes the data path back to emulation and keeps it there, because something cannot be done
+    /// with a VF, until [`Accelerated::take_up`]. Answers whether it was on a VF. A guest that
+    /// does not help in time loses the VF by force.
+    ///
+    /// # Errors
+    /// Why it is not emulated; nothing is kept then.
+    fn fall_back(&self) -> Result<bool, ApiError>;
+
+    /// Ends [`Accelerated::fall_back`]: what was on a VF before, here or on the host that it comes
+    /// from, gets one. Answers whether it did.
+    ///
+    /// # Errors
+    /// Why it stays emulated.
+    fn take_up(&self) -> Result<bool, ApiError>;
 
     /// Takes the data path back to emulation, by force when the guest does not help in time.
     ///

@@ -15,6 +15,8 @@ pub enum VmState {
     Paused,
     /// It has ended.
     Stopped,
+    /// It is expected from another host.
+    Incoming,
 }
 
 /// Exits of all vCPUs since the VM was made.

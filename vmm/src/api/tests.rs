@@ -49,6 +49,25 @@ impl Machine for FakeMachine {
     fn shutdown(&self) -> Result<(), ApiError> {
         self.set(VmState::Stopped)
     }
+
+    fn migrate(&self, request: MigrateRequest) -> Result<Report, ApiError> {
+        if request.to.starts_with("unix:") {
+            return Ok(Report { to: request.to, downtime_ms: 12.5, ..Report::default() });
+        }
+        Err(ApiError::new(ErrorCode::Peer, "cannot reach it").hint("look there"))
+    }
+
+    fn snapshot(&self, request: SnapshotRequest) -> Result<Report, ApiError> {
+        Ok(Report { to: request.folder, ..Report::default() })
+    }
+
+    fn migration(&self) -> MigrationView {
+        MigrationView { last_error: Some("cancelled".to_owned()), ..MigrationView::default() }
+    }
+
+    fn cancel_migration(&self) -> Result<(), ApiError> {
+        Err(ApiError::new(ErrorCode::WrongState, "there is nothing to cancel"))
+    }
 }
 
 /// A device whose attach waits until the test lets it go on.
@@ -64,6 +83,14 @@ impl Accelerated for FakeDevice {
 
     fn status(&self) -> DeviceStatus {
         DeviceStatus::emulated("net0", "net", PathCounters::default())
+    }
+
+    fn fall_back(&self) -> Result<bool, ApiError> {
+        Ok(false)
+    }
+
+    fn take_up(&self) -> Result<bool, ApiError> {
+        Ok(false)
     }
 
     fn attach(&self) -> Result<SwitchReport, ApiError> {
@@ -222,4 +249,22 @@ fn nobody_there_is_said_so() {
     let client = Client::new(std::path::Path::new("/no/such/socket")).unwrap();
     let error = client.status().unwrap_err().to_string();
     assert!(error.contains("cannot reach a VM at /no/such/socket"), "{error}");
+}
+
+#[test]
+fn moves_and_saves_are_asked_for_with_a_body() {
+    let setup = setup();
+    let to = |to: &str| MigrateRequest { to: to.to_owned(), ..MigrateRequest::default() };
+    let report = setup.client.migrate(&to("unix:/run/there")).unwrap();
+    assert_eq!((report.to.as_str(), report.downtime_ms), ("unix:/run/there", 12.5));
+    let ClientError::Refused(error) = setup.client.migrate(&to("tcp:there:1")).unwrap_err() else {
+        panic!("not refused");
+    };
+    assert_eq!((error.code, error.hint.as_deref()), (ErrorCode::Peer, Some("look there")));
+    let folder = SnapshotRequest { folder: "/snapshot".to_owned(), end: true };
+    assert_eq!(setup.client.snapshot(&folder).unwrap().to, "/snapshot");
+    assert_eq!(setup.client.migration().unwrap().last_error.as_deref(), Some("cancelled"));
+    assert!(setup.client.cancel_migration().is_err());
+    let (status, body) = setup.client.raw(Method::POST, "/v1/vm/migrate").unwrap();
+    assert_eq!(status, 400, "{body:?}");
 }

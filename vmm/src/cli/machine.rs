@@ -1,10 +1,16 @@
 //! The VM behind the control interface.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::api::{ApiError, ErrorCode, ExitCounts, Machine, VmState, VmStatus};
+use super::moving::Mover;
+use crate::api::{
+    ApiError, ErrorCode, ExitCounts, Machine, MigrateRequest, MigrationView, SnapshotRequest,
+    VmState, VmStatus,
+};
 use crate::config::Configuration;
+use crate::migration::Report;
 use crate::vm::{RunState, Vm, VmError};
 
 /// A VM with what its status says beyond what it knows itself.
@@ -13,16 +19,39 @@ pub(super) struct RunningMachine {
     vcpus: u32,
     memory_mib: u64,
     started: Instant,
+    mover: Arc<Mover>,
+    /// The VM is expected from another host.
+    incoming: Arc<AtomicBool>,
 }
 
 impl RunningMachine {
-    pub(super) fn new(vm: Arc<Vm>, configuration: &Configuration) -> Self {
+    pub(super) fn new(
+        vm: Arc<Vm>,
+        configuration: &Configuration,
+        mover: Arc<Mover>,
+        incoming: Arc<AtomicBool>,
+    ) -> Self {
         Self {
+            mover,
+            incoming,
             vm,
             vcpus: configuration.cpus,
             memory_mib: configuration.memory.mib(),
             started: Instant::now(),
         }
+    }
+
+    /// The VM is here and nobody moves it.
+    fn at_home(&self) -> Result<(), ApiError> {
+        self.running()?;
+        if self.incoming.load(Ordering::Acquire) {
+            return Err(ApiError::new(ErrorCode::WrongState, "the VM has not come yet"));
+        }
+        if self.mover.is_busy() {
+            let busy = ApiError::new(ErrorCode::Busy, "the VM is being moved or saved");
+            return Err(busy.hint("wait, or end that with `vmm ctl migrate-cancel`"));
+        }
+        Ok(())
     }
 
     fn running(&self) -> Result<(), ApiError> {
@@ -46,6 +75,9 @@ impl Machine for RunningMachine {
         let exits = self.vm.exits();
         VmStatus {
             state: match self.vm.state() {
+                RunState::Running | RunState::Paused if self.incoming.load(Ordering::Acquire) => {
+                    VmState::Incoming
+                }
                 RunState::Running => VmState::Running,
                 RunState::Paused => VmState::Paused,
                 RunState::Stopped => VmState::Stopped,
@@ -65,10 +97,12 @@ impl Machine for RunningMachine {
     }
 
     fn pause(&self) -> Result<(), ApiError> {
+        self.at_home()?;
         self.vm.pause().map_err(refused)
     }
 
     fn resume(&self) -> Result<(), ApiError> {
+        self.at_home()?;
         self.vm.resume().map_err(refused)
     }
 
@@ -76,5 +110,23 @@ impl Machine for RunningMachine {
         self.running()?;
         self.vm.stop();
         Ok(())
+    }
+
+    fn migrate(&self, request: MigrateRequest) -> Result<Report, ApiError> {
+        self.at_home()?;
+        self.mover.migrate(request)
+    }
+
+    fn snapshot(&self, request: SnapshotRequest) -> Result<Report, ApiError> {
+        self.at_home()?;
+        self.mover.snapshot(request)
+    }
+
+    fn migration(&self) -> MigrationView {
+        self.mover.view()
+    }
+
+    fn cancel_migration(&self) -> Result<(), ApiError> {
+        self.mover.cancel()
     }
 }

@@ -1,12 +1,15 @@
 //! The command line of `vmm`: parses, sets up logging, and turns errors into one line and an exit
 //! status. Contains no work of its own.
 
+mod arrival;
 mod ctl;
 mod machine;
+mod moving;
 mod network;
 mod print;
 mod run;
 mod signals;
+mod watch;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -85,7 +88,7 @@ mod tests {
         let line = "vmm run --kernel k --initrd i --cmdline console=ttyS0 --cpus 2 --memory 512M \
             --disk path=a,readonly --disk path=b --net id=net0,tap=tap0,accel=auto \
             --serial socket:/run/s --api-socket /run/a --plugins /p --pf-control /run/pf \
-            --allow-unsigned-plugins --log debug";
+            --allow-unsigned-plugins --incoming tcp:0.0.0.0:4000 --log debug";
         let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
         let Command::Run(arguments) = cli.command else { panic!("not run") };
         let configuration = arguments.configuration().unwrap();
@@ -101,6 +104,11 @@ mod tests {
             "resume",
             "shutdown",
             "metrics",
+            "migrate tcp:there:4000 --downtime-target 100 --timeout 60 --on-timeout force",
+            "migrate tls:there:4000 --bandwidth 100M --throttle --verify --json",
+            "migrate-cancel",
+            "snapshot /snapshots/a",
+            "suspend /snapshots/b",
         ] {
             let line = format!("vmm ctl --api-socket /run/a {command}");
             assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");

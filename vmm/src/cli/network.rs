@@ -12,6 +12,7 @@ use pf_control::client::Client;
 use super::Failure;
 use crate::api::{Accelerated, ApiError, DeviceStatus, ErrorCode, SwitchReport};
 use crate::config::{Acceleration, Configuration, NetConfig};
+use crate::migration::MovingDevice;
 use crate::npa::inject::PluginDirectory;
 use crate::npa::pool::{NetEndpoint, NetPool};
 use crate::npa::{self, AcceleratedDevice, AccelerationConfig, Hardware};
@@ -87,12 +88,12 @@ impl Unaccelerated {
     }
 }
 
-/// Adds the card `net` and returns its face in the control interface.
+/// Adds the card `net` and returns its faces in the control interface and in a move.
 pub(super) fn add(
     vm: &Vm,
     net: &NetConfig,
     accelerator: &Result<Accelerator, Unaccelerated>,
-) -> Result<Arc<dyn Accelerated>, Failure> {
+) -> Result<MovingDevice, Failure> {
     let tap = Tap::open(&net.tap)?;
     let mac = match net.mac {
         Some(mac) => mac,
@@ -101,6 +102,7 @@ pub(super) fn add(
     let mtu = tap.mtu();
     let card = Net::new(&net.id, tap, mac, mtu)?;
     let path: Path = Arc::new(card.handle());
+    let arrivals = Arc::new(card.handle());
     let device = Box::new(card);
     tracing::info!(id = net.id, %mac, tap = net.tap, "network card");
     let accelerator = match (net.acceleration, accelerator) {
@@ -120,13 +122,15 @@ pub(super) fn add(
             let function = VirtioPci::new(context, device, VF_VECTORS, Some(Box::new(extension)))?;
             let exits = function.exits();
             vm.add_pci_device(Arc::new(Mutex::new(function)))?;
-            Ok(Arc::new(AcceleratedDevice::new(acceleration, path, exits)))
+            let accelerated = Arc::new(AcceleratedDevice::new(acceleration, path, exits));
+            Ok(MovingDevice { accelerated, arrivals })
         }
         Err(why) => {
             let function = VirtioPci::new(context, device, 0, None)?;
             let exits = function.exits();
             vm.add_pci_device(Arc::new(Mutex::new(function)))?;
-            Ok(Arc::new(EmulatedCard { id: net.id.clone(), path, exits, why }))
+            let accelerated = Arc::new(EmulatedCard { id: net.id.clone(), path, exits, why });
+            Ok(MovingDevice { accelerated, arrivals })
         }
     }
 }
@@ -162,6 +166,14 @@ impl Accelerated for EmulatedCard {
         let mut status = DeviceStatus::emulated(&self.id, "net", self.path.counters());
         status.exits = self.exits.load(Ordering::Relaxed);
         status
+    }
+
+    fn fall_back(&self) -> Result<bool, ApiError> {
+        Ok(false)
+    }
+
+    fn take_up(&self) -> Result<bool, ApiError> {
+        Ok(false)
     }
 
     fn attach(&self) -> Result<SwitchReport, ApiError> {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::api::{DeviceStatus, Mode, PathStatus, SwitchReport, VmState, VmStatus};
+use crate::migration::Report;
 
 /// The status of a VM, a few lines per device.
 pub(super) fn status(status: &VmStatus) -> String {
@@ -10,6 +11,7 @@ pub(super) fn status(status: &VmStatus) -> String {
         VmState::Running => "running",
         VmState::Paused => "paused",
         VmState::Stopped => "stopped",
+        VmState::Incoming => "incoming",
     };
     let mut text = format!(
         "vm      {state}, {} vcpus, {} MiB, up {:.1} s\n",
@@ -27,6 +29,53 @@ pub(super) fn status(status: &VmStatus) -> String {
     );
     for device in &status.devices {
         describe(&mut text, device);
+    }
+    text
+}
+
+/// What a move or a save was like, a few lines.
+pub(super) fn report(what: &str, report: &Report) -> String {
+    let stop = &report.stop;
+    let mut text = format!(
+        "{what} {}: {:.1} s, {:.0} MB, stopped for {:.1} ms\n",
+        report.to,
+        report.total_ms / 1e3,
+        report.bytes as f64 / 1e6,
+        report.downtime_ms
+    );
+    let steps = [
+        ("hold", stop.hold_ms),
+        ("memory", stop.memory_ms),
+        ("verify", stop.verify_ms),
+        ("state", stop.state_ms),
+        ("restore", stop.restore_ms),
+        ("start", stop.start_ms),
+    ];
+    let steps: Vec<_> = steps
+        .iter()
+        .filter(|(_, ms)| *ms > 0.0)
+        .map(|(step, ms)| format!("{step} {ms:.1}"))
+        .collect();
+    // Writing to a string cannot fail, here and below.
+    let _ = writeln!(text, "stop    {} (ms)", steps.join(", "));
+    let _ = writeln!(
+        text,
+        "memory  {} passes in {:.1} s, {} pages in the stop{}",
+        report.rounds.len(),
+        report.precopy_ms / 1e3,
+        report.last_pages,
+        if report.verified { ", compared and equal" } else { "" }
+    );
+    if report.brownout_ms > 0.0 {
+        let _ =
+            writeln!(text, "vf      {:.1} s without it before the stop", report.brownout_ms / 1e3);
+    }
+    if report.handed_over > 0 {
+        let _ = writeln!(
+            text,
+            "frames  {} came here in the stop and were handed over",
+            report.handed_over
+        );
     }
     text
 }

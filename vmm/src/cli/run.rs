@@ -1,16 +1,21 @@
 //! `vmm run`: puts a machine together from its configuration and runs it to its end.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use clap::Args;
 
+use super::arrival;
 use super::machine::RunningMachine;
+use super::moving::Mover;
 use super::network::{self, Accelerator};
 use super::{Failure, signals};
-use crate::api::{Accelerated, Server, Services};
+use crate::api::{Server, Services};
 use crate::boot::BootConfig;
 use crate::config::{ConfigError, Configuration, Settings};
+use crate::migration::transport::{Identity, IdentityError};
+use crate::migration::{Listener, MovingDevice, snapshot};
 use crate::virtio::VirtioDevice;
 use crate::virtio::block::Block;
 use crate::virtio::pci::VirtioPci;
@@ -40,6 +45,12 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Some(plugins) = &configuration.plugins {
         readable_folder(plugins)?;
     }
+    let identity = identity(&configuration)?;
+    let listener = configuration
+        .incoming
+        .clone()
+        .map(|endpoint| Listener::bind(endpoint, identity.clone()))
+        .transpose()?;
     let vm = Arc::new(Vm::new(VmConfig {
         boot: BootConfig {
             kernel: configuration.kernel.clone(),
@@ -50,25 +61,61 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         cpus: configuration.cpus as u8,
         memory_mib: configuration.memory.mib(),
         serial: configuration.serial.clone(),
+        memory_from: configuration.restore.as_deref().map(snapshot::memory_file),
     })?);
     let devices = add_devices(&vm, &configuration)?;
 
-    let machine = Arc::new(RunningMachine::new(Arc::clone(&vm), &configuration));
+    let faces = devices.iter().map(|device| Arc::clone(&device.accelerated)).collect();
+    let mover = Arc::new(Mover::new(Arc::clone(&vm), devices, identity));
+    let incoming = Arc::new(AtomicBool::new(listener.is_some()));
+    let machine = Arc::new(RunningMachine::new(
+        Arc::clone(&vm),
+        &configuration,
+        Arc::clone(&mover),
+        Arc::clone(&incoming),
+    ));
     let server = configuration
         .api_socket
         .as_deref()
-        .map(|path| Server::start(path, Services { machine, devices }))
+        .map(|path| Server::start(path, Services { machine, devices: faces }))
         .transpose()?;
     signals::stop_on_signals({
         let vm = Arc::clone(&vm);
         move || vm.stop()
     })?;
-    vm.start()?;
+    let arrival = match (&configuration.restore, listener) {
+        (Some(folder), _) => {
+            snapshot::restore(&vm, mover.devices(), folder)?;
+            None
+        }
+        (None, Some(listener)) => {
+            Some(arrival::expect(Arc::clone(&vm), Arc::clone(&mover), listener, incoming)?)
+        }
+        (None, None) => {
+            vm.start()?;
+            None
+        }
+    };
     let exit = vm.wait()?;
     drop(server);
+    if let Some(failure) = arrival.and_then(|arrival| arrival.failure()) {
+        return Err(failure);
+    }
     match exit {
         VmExit::PowerOff | VmExit::Stopped | VmExit::HandedOver => Ok(()),
         VmExit::Crashed(reason) => Err(format!("the guest crashed: {reason}").into()),
+    }
+}
+
+/// The certificates, when there are any.
+fn identity(configuration: &Configuration) -> Result<Option<Identity>, IdentityError> {
+    let Configuration { tls_cert, tls_key, tls_ca, .. } = configuration;
+    match (tls_cert, tls_key, tls_ca) {
+        (Some(certificate), Some(key), Some(authority)) => {
+            Identity::read(certificate, key, authority).map(Some)
+        }
+        (None, None, None) => Ok(None),
+        _ => Err(IdentityError::Missing),
     }
 }
 
@@ -82,11 +129,8 @@ fn readable_folder(plugins: &Path) -> Result<(), Failure> {
 }
 
 /// Adds the configured devices in the order in which the guest finds them.
-fn add_devices(
-    vm: &Vm,
-    configuration: &Configuration,
-) -> Result<Vec<Arc<dyn Accelerated>>, Failure> {
-    let mut switchable: Vec<Arc<dyn Accelerated>> = Vec::new();
+fn add_devices(vm: &Vm, configuration: &Configuration) -> Result<Vec<MovingDevice>, Failure> {
+    let mut switchable = Vec::new();
     let accelerator = Accelerator::new(vm, configuration);
     for net in &configuration.nets {
         switchable.push(network::add(vm, net, &accelerator)?);

@@ -16,6 +16,7 @@ pub use net::{Acceleration, NetConfig};
 pub use settings::Settings;
 pub use size::{MemorySize, SizeError};
 
+use crate::migration::Endpoint;
 use crate::serial::SerialTarget;
 use crate::virtio::net::MacError;
 
@@ -49,6 +50,16 @@ pub struct Configuration {
     pub pf_control: Option<PathBuf>,
     /// Whether plugin images without a trusted signature are accepted.
     pub allow_unsigned_plugins: bool,
+    /// Folder of the snapshot to go on from, instead of booting.
+    pub restore: Option<PathBuf>,
+    /// Where a VM is expected from another host, instead of booting.
+    pub incoming: Option<Endpoint>,
+    /// This host's certificate, for moves over TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key.
+    pub tls_key: Option<PathBuf>,
+    /// Who signs the certificates of hosts that are trusted.
+    pub tls_ca: Option<PathBuf>,
 }
 
 /// A configuration that makes no VM.
@@ -60,6 +71,9 @@ pub enum ConfigError {
     /// Too few or too many vCPUs.
     #[error("{0} vCPUs are not possible; use 1 to {MAX_CPUS}")]
     Cpus(u32),
+    /// Two ways to begin.
+    #[error("a VM is either restored or comes from another host; use --restore or --incoming")]
+    TwoBeginnings,
     /// Two cards with one name.
     #[error("two network cards are called `{0}`; give each its own `id=`")]
     SameId(String),

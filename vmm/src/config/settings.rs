@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{ConfigError, Configuration, DiskConfig, MAX_CPUS, MemorySize, NetConfig};
+use crate::migration::Endpoint;
 use crate::serial::SerialTarget;
 
 const DEFAULT_CMDLINE: &str = "console=ttyS0";
@@ -67,9 +68,35 @@ pub struct Settings {
     /// Accept plugin images without a trusted signature
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub allow_unsigned_plugins: Option<bool>,
+
+    /// Go on from the snapshot in this folder instead of booting
+    #[arg(long, value_name = "DIR")]
+    pub restore: Option<PathBuf>,
+
+    /// Wait for a VM that another host moves here: tcp:HOST:PORT, tls:HOST:PORT or unix:PATH
+    #[arg(long, value_name = "URL")]
+    #[serde(deserialize_with = "endpoint")]
+    pub incoming: Option<Endpoint>,
+
+    /// This host's certificate (PEM), for moves over TLS in either direction
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Who signs the certificates of hosts that are trusted (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
 }
 
 fn serial<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<SerialTarget>, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn endpoint<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Endpoint>, D::Error> {
     let text = String::deserialize(from)?;
     text.parse().map(Some).map_err(serde::de::Error::custom)
 }
@@ -92,11 +119,16 @@ impl Settings {
 
     fn anchor(&mut self, directory: &Path) {
         let paths = [&mut self.kernel, &mut self.initrd, &mut self.plugins, &mut self.pf_control];
-        for path in paths.into_iter().chain([&mut self.api_socket]).flatten() {
+        let more = [&mut self.api_socket, &mut self.restore, &mut self.tls_cert];
+        let tls = [&mut self.tls_key, &mut self.tls_ca];
+        for path in paths.into_iter().chain(more).chain(tls).flatten() {
             *path = directory.join(&path);
         }
         for disk in &mut self.disks {
             disk.path = directory.join(&disk.path);
+        }
+        if let Some(Endpoint::Unix(path)) = &mut self.incoming {
+            *path = directory.join(&path);
         }
         if let Some(SerialTarget::File(path) | SerialTarget::Socket(path)) = &mut self.serial {
             *path = directory.join(&path);
@@ -120,6 +152,11 @@ impl Settings {
             plugins: self.plugins.or(file.plugins),
             pf_control: self.pf_control.or(file.pf_control),
             allow_unsigned_plugins: self.allow_unsigned_plugins.or(file.allow_unsigned_plugins),
+            restore: self.restore.or(file.restore),
+            incoming: self.incoming.or(file.incoming),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            tls_ca: self.tls_ca.or(file.tls_ca),
         }
     }
 
@@ -131,6 +168,9 @@ impl Settings {
         let cpus = self.cpus.unwrap_or(1);
         if !(1..=MAX_CPUS).contains(&cpus) {
             return Err(ConfigError::Cpus(cpus));
+        }
+        if self.restore.is_some() && self.incoming.is_some() {
+            return Err(ConfigError::TwoBeginnings);
         }
         let (mut ids, mut taps, mut macs) = (HashSet::new(), HashSet::new(), HashSet::new());
         for net in &self.nets {
@@ -157,6 +197,11 @@ impl Settings {
             plugins: self.plugins,
             pf_control: self.pf_control,
             allow_unsigned_plugins: self.allow_unsigned_plugins.unwrap_or(false),
+            restore: self.restore,
+            incoming: self.incoming,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
+            tls_ca: self.tls_ca,
         })
     }
 }

@@ -159,17 +159,20 @@ impl Acceleration {
     }
 
     /// Ends [`Acceleration::fall_back`]: a device that had a VF, here or where its state comes
-    /// from, gets one if there is one.
+    /// from, gets one if there is one. Answers whether it did.
     ///
     /// # Errors
     /// [`SwitchError`] of the attach; the device works on, emulated.
-    pub fn take_up(&self) -> Result<(), SwitchError> {
+    pub fn take_up(&self) -> Result<bool, SwitchError> {
         let wanted = {
             let mut state = self.core.lock();
             state.reserved = false;
             std::mem::take(&mut state.wants_vf)
         };
-        if wanted { self.attach() } else { Ok(()) }
+        if wanted {
+            self.attach()?;
+        }
+        Ok(wanted)
     }
 }
 

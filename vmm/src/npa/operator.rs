@@ -69,6 +69,14 @@ impl Accelerated for AcceleratedDevice {
         status
     }
 
+    fn fall_back(&self) -> Result<bool, ApiError> {
+        self.acceleration.fall_back().map_err(|error| api_error(&error))
+    }
+
+    fn take_up(&self) -> Result<bool, ApiError> {
+        self.acceleration.take_up().map_err(|error| api_error(&error))
+    }
+
     fn attach(&self) -> Result<SwitchReport, ApiError> {
         self.acceleration.attach().map_err(|error| api_error(&error))?;
         Ok(self.report(SwitchKind::Attach))

@@ -5,6 +5,7 @@
 //! knows how a data path is replaced: [`path::EmulatedPath`] lets whoever does that steer and
 //! drain a device, and [`pci::PciExtension`] lets it own a BAR and a capability of the function.
 
+pub mod arrivals;
 pub mod block;
 pub mod device;
 pub mod interrupt;
@@ -21,6 +22,7 @@ mod contract_test;
 #[cfg(test)]
 mod fake_driver;
 
+pub use arrivals::{Arrival, Arrivals, Intake};
 pub use device::{ActivateError, Activation, DeviceType, VirtioDevice};
 pub use interrupt::{Interrupts, VectorSink};
 pub use path::{DrainError, Drained, EmulatedPath, PathCounters, PathError, PathMode};

@@ -77,6 +77,9 @@ pub enum VmError {
     /// It runs, or its devices do.
     #[error("the vm is not held")]
     NotHeld,
+    /// A reset is under way.
+    #[error("the guest resets itself over and over; try again later")]
+    Resetting,
     /// The VM has ended.
     #[error("the vm has stopped; start a new one")]
     Stopped,

@@ -1,5 +1,7 @@
 //! The VM as a whole: builds it, runs it, resets it, ends it.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
@@ -18,7 +20,7 @@ use super::hypervisor::{Hypervisor, KvmHypervisor};
 use super::layout::Layout;
 use super::memory::Memory;
 use super::run_state::{RunControl, RunEvent, RunState};
-use super::slots::MemorySlots;
+use super::slots::{MemorySlots, SlotId};
 use super::stats::ExitStat;
 use super::vcpu::{Platform, VcpuEvent, VcpuThread, install_kick_handler};
 use crate::acpi;
@@ -42,6 +44,8 @@ pub struct VmConfig {
     pub memory_mib: u64,
     /// The serial console's other end.
     pub serial: SerialTarget,
+    /// A file with the contents of RAM, read as the guest needs them; RAM is empty without.
+    pub memory_from: Option<PathBuf>,
 }
 
 /// Why a VM ended.
@@ -61,9 +65,11 @@ pub enum VmExit {
 pub struct Vm {
     // Dropped first: no vCPU may run while anything below goes.
     pub(super) vcpus: Vec<VcpuThread>,
-    control: Arc<RunControl>,
+    pub(super) control: Arc<RunControl>,
     /// Serializes start, pause, resume, reset and stop; holds what the user wants.
     pub(super) lifecycle: Mutex<Lifecycle>,
+    /// Events of vCPUs that are not dealt with yet.
+    pub(super) pending: Arc<AtomicUsize>,
     events: Mutex<mpsc::Receiver<Event>>,
     event_sender: mpsc::Sender<Event>,
     pub(super) platform: Arc<Platform>,
@@ -78,6 +84,7 @@ pub struct Vm {
     pub(super) layout: Layout,
     acpi: Vec<u8>,
     exit_stats: Vec<ExitStat>,
+    pub(super) ram_slots: Vec<SlotId>,
     pub(super) context: DeviceContext,
     pub(super) console: Mutex<Option<Console>>,
     pub(super) vm: Arc<VmFd>,
@@ -86,8 +93,8 @@ pub struct Vm {
 pub(super) struct Lifecycle {
     pub(super) state: RunState,
     pub(super) started: bool,
-    /// The devices hold too, until the next resume.
-    pub(super) devices_held: bool,
+    /// The devices hold too, until the next resume; with what the vCPUs did before.
+    pub(super) suspended: Option<RunState>,
 }
 
 enum Event {
@@ -122,13 +129,16 @@ impl Vm {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm("tell the cpu features it supports"))?;
         let layout = Layout::new(config.memory_mib, cpuid::physical_bits(&supported))?;
-        let memory = Arc::new(Memory::new(&layout)?);
+        let memory = Arc::new(match &config.memory_from {
+            Some(file) => Memory::from_file(&layout, file)?,
+            None => Memory::new(&layout)?,
+        });
 
         let vm = Arc::new(kvm_fd.create_vm().map_err(kvm("create a vm"))?);
         let chips = Chips::create(&vm).map_err(kvm("create interrupt controllers"))?;
         let hypervisor: Arc<dyn Hypervisor> = Arc::new(KvmHypervisor::new(vm.clone()));
         let memory_slots = Arc::new(MemorySlots::new(hypervisor.clone()));
-        memory.map_into(&memory_slots)?;
+        let ram_slots = memory.map_into(&memory_slots)?;
         let context = DeviceContext {
             memory,
             memory_slots,
@@ -166,8 +176,9 @@ impl Vm {
             lifecycle: Mutex::new(Lifecycle {
                 state: RunState::Paused,
                 started: false,
-                devices_held: false,
+                suspended: None,
             }),
+            pending: Arc::default(),
             events: Mutex::new(events),
             event_sender,
             platform,
@@ -180,6 +191,7 @@ impl Vm {
             acpi: acpi::tables(ACPI_ADDRESS, &layout, config.cpus),
             layout,
             exit_stats,
+            ram_slots,
             context,
             console: Mutex::new(Some(console)),
             vm,
@@ -192,8 +204,11 @@ impl Vm {
     }
 
     fn spawn(&self, index: usize, vcpu: VcpuFd) -> Result<VcpuThread, VmError> {
-        let events = self.event_sender.clone();
-        let report = Box::new(move |event| drop(events.send(Event::Vcpu(event))));
+        let (events, pending) = (self.event_sender.clone(), self.pending.clone());
+        let report = Box::new(move |event| {
+            pending.fetch_add(1, Ordering::SeqCst);
+            drop(events.send(Event::Vcpu(event)));
+        });
         VcpuThread::spawn(index, vcpu, self.control.clone(), self.platform.clone(), report)
             .map_err(VmError::Thread)
     }
@@ -269,11 +284,13 @@ impl Vm {
             // for a reset, which is one reset; whatever ends the VM goes before it.
             let lifecycle = self.lifecycle.lock().unwrap();
             self.hold();
-            let ends = std::iter::once(first).chain(events.try_iter()).find_map(Event::ends);
-            match ends {
+            let all: Vec<_> = std::iter::once(first).chain(events.try_iter()).collect();
+            let reported = all.iter().filter(|event| matches!(event, Event::Vcpu(_))).count();
+            match all.into_iter().find_map(Event::ends) {
                 Some(exit) => break exit,
                 None => self.reset(&lifecycle)?,
             }
+            self.pending.fetch_sub(reported, Ordering::SeqCst);
         };
         tracing::info!(?exit, "vm ends");
         self.end();
@@ -338,7 +355,7 @@ impl Vm {
             lifecycle.state = lifecycle.state.transition(event);
             match event {
                 RunEvent::Resume => {
-                    if std::mem::take(&mut lifecycle.devices_held) {
+                    if lifecycle.suspended.take().is_some() {
                         self.platform.pci.resume();
                     }
                     self.excuse_pause();
@@ -352,7 +369,7 @@ impl Vm {
     }
 
     /// Takes all vCPUs out of the guest and waits until they are.
-    fn hold(&self) {
+    pub(super) fn hold(&self) {
         self.control.apply(RunEvent::Pause);
         self.vcpus.iter().for_each(VcpuThread::kick);
         self.control.wait_quiet();

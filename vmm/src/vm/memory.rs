@@ -4,11 +4,15 @@
 
 use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{FlockOperation, MemfdFlags, SealFlags};
 use vm_memory::bitmap::AtomicBitmap;
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap, MmapRegion,
+};
 
 use super::hypervisor::SlotFlags;
 use super::layout::Layout;
@@ -32,6 +36,14 @@ pub enum MemoryError {
     /// Not mapped.
     #[error("cannot map guest memory: {0}")]
     Map(#[from] vm_memory::mmap::FromRangesError),
+    /// A file with its contents that cannot be used.
+    #[error("cannot use {} as guest memory: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Not given to KVM.
     #[error("cannot give guest memory to kvm")]
     Slot(#[from] SlotError),
@@ -74,16 +86,43 @@ impl Memory {
             })
             .collect();
         let ram = GuestRam::from_ranges_with_files(ranges)?;
-        let ranges: Vec<_> = ram
-            .iter()
-            .map(|region| RamRange {
-                gpa: region.start_addr().0,
-                len: region.len(),
-                host: region.as_ptr() as u64,
-                file_offset: region.file_offset().map_or(0, FileOffset::start),
-            })
-            .collect();
+        let ranges = describe(&ram);
         ranges.iter().for_each(ask_for_huge_pages);
+        Ok(Self { ram, file, ranges })
+    }
+
+    /// Maps the RAM of `layout` over the file at `path`, which has its contents, range after range.
+    /// Pages are read when they are first touched; what is written stays in this process. The
+    /// file must not be changed while the VM lives, and is locked against others of this kind.
+    pub fn from_file(layout: &Layout, path: &Path) -> Result<Self, MemoryError> {
+        let failed = |reason: String| MemoryError::File { path: path.to_owned(), reason };
+        let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)
+            .map_err(|_| failed("it is being written".to_owned()))?;
+        let len: u64 = layout.ram.iter().map(|range| range.len).sum();
+        let found = file.metadata().map_err(|error| failed(error.to_string()))?.len();
+        if found != len {
+            return Err(failed(format!("it has {found} bytes, not the {len} of this VM")));
+        }
+        let file = Arc::new(file);
+        let mut offset = 0;
+        let mut regions = Vec::new();
+        for range in &layout.ram {
+            let start = FileOffset::from_arc(Arc::clone(&file), offset);
+            let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+            let mapping = MmapRegion::build(
+                Some(start),
+                range.len as usize,
+                protection,
+                flags | libc::MAP_NORESERVE,
+            )
+            .map_err(|error| failed(error.to_string()))?;
+            let region = GuestRegionMmap::new(mapping, GuestAddress(range.start));
+            regions.push(region.ok_or_else(|| failed("it is too large".to_owned()))?);
+            offset += range.len;
+        }
+        let ram = GuestRam::from_regions(regions).map_err(|error| failed(error.to_string()))?;
+        let ranges = describe(&ram);
         Ok(Self { ram, file, ranges })
     }
 
@@ -106,7 +145,7 @@ impl Memory {
         &self.ram
     }
 
-    /// The memfd behind the RAM.
+    /// The file behind the RAM: a memfd, or the one that it was restored from.
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }
@@ -115,6 +154,17 @@ impl Memory {
     pub fn ranges(&self) -> &[RamRange] {
         &self.ranges
     }
+}
+
+fn describe(ram: &GuestRam) -> Vec<RamRange> {
+    ram.iter()
+        .map(|region| RamRange {
+            gpa: region.start_addr().0,
+            len: region.len(),
+            host: region.as_ptr() as u64,
+            file_offset: region.file_offset().map_or(0, FileOffset::start),
+        })
+        .collect()
 }
 
 /// Huge pages where the host allows them for shared memory (`advise` or more in
@@ -157,6 +207,21 @@ mod tests {
         memory.ram().write_obj(0x1234_u32, GuestAddress(1 << 32)).unwrap();
         assert_eq!(memory.ram().read_obj::<u32>(GuestAddress(1 << 32)).unwrap(), 0x1234);
         assert!(memory.ram().read_obj::<u32>(GuestAddress(0xc000_0000)).is_err());
+    }
+
+    #[test]
+    fn a_file_is_read_and_never_written() {
+        let layout = Layout::new(2, 36).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let other = Memory::from_file(&layout, file.path()).err().unwrap();
+        assert!(other.to_string().contains("0 bytes"), "{other}");
+        file.as_file().set_len(2 << 20).unwrap();
+        std::os::unix::fs::FileExt::write_at(file.as_file(), &[7; 8], 0x1000).unwrap();
+        let memory = Memory::from_file(&layout, file.path()).unwrap();
+        let at = GuestAddress(0x1000);
+        assert_eq!(memory.ram().read_obj::<u8>(at).unwrap(), 7);
+        memory.ram().write_obj(9_u8, at).unwrap();
+        assert_eq!(std::fs::read(file.path()).unwrap()[0x1000], 7);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //! all of it, the CPUs, the chips and the clock into one archive, in an order that KVM can take.
 //! Never saves memory: snapshots and migrations move that in their own ways.
 
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use kvm_bindings::{kvm_clock_data, kvm_cpuid_entry2};
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +13,12 @@ use super::cpu_model::CpuModel;
 use super::cpu_state::CpuState;
 use super::cpuid;
 use super::error::{VmError, kvm};
-use super::machine::Vm;
+use super::machine::{Lifecycle, Vm};
 use super::run_state::{RunEvent, RunState};
 use crate::state::{Archive, ArchiveBuilder, Payload, StateError};
+
+/// How long resets of the guest may keep it from being suspended.
+const RESET_LIMIT: Duration = Duration::from_secs(5);
 
 /// What must be equal at both ends for a state to fit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,26 +104,55 @@ impl Vm {
     }
 
     /// Holds vCPUs and devices: on return nothing runs that changes guest memory or the state,
-    /// and what arrives for a device stays where it arrived. [`Vm::resume`] lets all go on.
+    /// and what arrives for a device stays where it arrived. Ends with [`Vm::unsuspend`], or with
+    /// [`Vm::resume`]. A reset that the guest has asked for is done first.
     ///
     /// # Errors
-    /// When a device does not hold in time; the VM is then as it was.
+    /// When a device does not hold in time, or resets never end; the VM is then as it was.
     pub fn suspend(&self) -> Result<(), VmError> {
-        let mut lifecycle = self.lifecycle.lock().unwrap();
-        let before = lifecycle.state;
-        self.change(&mut lifecycle, RunEvent::Pause)?;
-        if lifecycle.devices_held {
-            return Ok(());
-        }
-        if let Err(error) = self.platform.pci.suspend() {
-            self.platform.pci.resume();
-            if before == RunState::Running {
-                self.change(&mut lifecycle, RunEvent::Resume)?;
+        let started = Instant::now();
+        loop {
+            let mut lifecycle = self.lifecycle.lock().unwrap();
+            if lifecycle.suspended.is_some() {
+                return Ok(());
             }
-            return Err(error.into());
+            let before = lifecycle.state;
+            self.change(&mut lifecycle, RunEvent::Pause)?;
+            let resetting = self.pending.load(Ordering::SeqCst) != 0;
+            let held = match resetting {
+                true => Err(VmError::Resetting),
+                false => self.platform.pci.suspend().map_err(VmError::from),
+            };
+            lifecycle.suspended = Some(before);
+            let Err(error) = held else { return Ok(()) };
+            self.release(&mut lifecycle)?;
+            if !resetting || started.elapsed() > RESET_LIMIT {
+                return Err(error);
+            }
+            // Whoever resets needs the lock.
+            drop(lifecycle);
+            std::thread::sleep(Duration::from_millis(2));
         }
-        lifecycle.devices_held = true;
-        Ok(())
+    }
+
+    /// Ends [`Vm::suspend`]: the devices go on, and the vCPUs if they ran before.
+    ///
+    /// # Errors
+    /// When the VM has ended.
+    pub fn unsuspend(&self) -> Result<(), VmError> {
+        self.release(&mut self.lifecycle.lock().unwrap())
+    }
+
+    fn release(&self, lifecycle: &mut Lifecycle) -> Result<(), VmError> {
+        match lifecycle.suspended {
+            Some(RunState::Running) => self.change(lifecycle, RunEvent::Resume),
+            Some(_) => {
+                lifecycle.suspended = None;
+                self.platform.pci.resume();
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// The state of a VM that [`Vm::suspend`] holds.
@@ -126,7 +161,7 @@ impl Vm {
     /// When it is not held, KVM refuses, or a device cannot be saved.
     pub fn save(&self) -> Result<Vec<u8>, VmError> {
         let lifecycle = self.lifecycle.lock().unwrap();
-        if !lifecycle.devices_held {
+        if lifecycle.suspended.is_none() {
             return Err(VmError::NotHeld);
         }
         let mut state = ArchiveBuilder::default();
@@ -149,7 +184,7 @@ impl Vm {
     }
 
     /// Takes over the state of another VM instead of booting. Guest memory must be in place, and
-    /// the VM not be started. It is then held; [`Vm::resume`] lets it run.
+    /// the VM not be started. It is then suspended; [`Vm::unsuspend`] lets it run.
     ///
     /// # Errors
     /// When the state does not fit; this VM is then of no use any more.
@@ -184,7 +219,7 @@ impl Vm {
         }
         state.finish()?;
         lifecycle.started = true;
-        lifecycle.devices_held = true;
+        lifecycle.suspended = Some(RunState::Running);
         tracing::info!("vm restored");
         Ok(())
     }

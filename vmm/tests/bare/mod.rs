@@ -4,7 +4,7 @@
 #![allow(dead_code)] // Each test binary uses a part.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vmm::boot::BootConfig;
 use vmm::serial::SerialTarget;
@@ -98,6 +98,20 @@ impl Code {
         self.emit(&[&[0xbf], &address.to_le_bytes(), &[0xff, 0x07, 0xeb, 0xfc]])
     }
 
+    /// Writes to each page of `len` bytes from `address` on, again and again.
+    pub(crate) fn write_for_ever(self, address: u32, len: u32) -> Self {
+        // start: mov edi, address; again: inc dword [rdi]; add edi, 4096; cmp edi, end; jb again;
+        // jmp start
+        let end = (address + len).to_le_bytes();
+        self.emit(&[
+            &[0xbf],
+            &address.to_le_bytes(),
+            &[0xff, 0x07, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, 0x81, 0xff],
+            &end,
+            &[0x72, 0xf0, 0xeb, 0xe9],
+        ])
+    }
+
     /// No interrupt descriptors, then an invalid instruction: a triple fault.
     pub(crate) fn triple_fault(self) -> Self {
         // push 0; push 0; lidt [rsp]; ud2
@@ -142,12 +156,26 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(code: Code) -> Self {
+        Self::make(code, 16, None)
+    }
+
+    /// With so many MiB of memory.
+    pub(crate) fn with_memory(code: Code, memory_mib: u64) -> Self {
+        Self::make(code, memory_mib, None)
+    }
+
+    /// With the contents of memory from a file.
+    pub(crate) fn from_memory(code: Code, file: &Path) -> Self {
+        Self::make(code, 16, Some(file.to_owned()))
+    }
+
+    fn make(code: Code, memory_mib: u64, memory_from: Option<PathBuf>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let kernel = folder.path().join("kernel");
         std::fs::File::create(&kernel).unwrap().write_all(&code.elf()).unwrap();
         let serial = SerialTarget::File(folder.path().join("serial"));
         let boot = BootConfig { kernel, initrd: None, cmdline: String::new() };
-        let vm = Vm::new(VmConfig { boot, cpus: 1, memory_mib: 16, serial }).unwrap();
+        let vm = Vm::new(VmConfig { boot, cpus: 1, memory_mib, serial, memory_from }).unwrap();
         Self { vm, folder }
     }
 

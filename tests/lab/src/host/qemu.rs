@@ -95,9 +95,10 @@ impl Machine<'_> {
         add("-device", "virtio-serial-pci,romfile=".into());
         add("-device", format!("virtserialport,chardev=control,name={}", control::PORT));
         add("-device", "virtio-rng-pci,romfile=".into());
-        // Two SR-IOV cards on one wire: the host's uplink and the outside world. Each on its own
-        // PCI Express port, which SR-IOV needs.
-        for (index, mac) in ["52:54:00:77:00:01", "52:54:00:77:00:02"].iter().enumerate() {
+        // SR-IOV cards on one wire: the host's uplink, the outside world, and the uplink of a second
+        // host. Each on its own PCI Express port, which SR-IOV needs.
+        let macs = ["52:54:00:77:00:01", "52:54:00:77:00:02", "52:54:00:77:00:03"];
+        for (index, mac) in macs.iter().enumerate() {
             let slot = index + 1;
             add("-netdev", format!("hubport,id=h{index},hubid=0"));
             add("-device", format!("pcie-root-port,id=rp{index},chassis={slot},slot={slot}"));
@@ -161,6 +162,7 @@ mod tests {
                 "pcie-root-port,id=rp0",
                 "igb,netdev=h0,bus=rp0",
                 "igb,netdev=h1,bus=rp1",
+                "igb,netdev=h2,bus=rp2",
                 "hubport,id=h1,hubid=0",
                 "intel_iommu=on iommu=pt",
                 "mount_tag=lab,security_model=none,multidevs=remap,readonly=on",

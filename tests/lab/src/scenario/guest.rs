@@ -2,6 +2,7 @@
 //! over its API socket.
 
 use super::Context;
+use super::host::Host;
 use super::measure::{Exits, Subject};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -15,6 +16,8 @@ pub(super) const RUN: &str = "/run/npa";
 /// What a guest is launched with.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestOptions {
+    /// Where it runs.
+    pub host: Host,
     /// Names the sockets and the log; unique among running guests.
     pub name: String,
     /// The kernel image.
@@ -27,30 +30,34 @@ pub(crate) struct GuestOptions {
     pub shell: bool,
     /// Directory of the plugin blobs.
     pub plugins: PathBuf,
-    /// pf-control's socket.
-    pub pf_control: PathBuf,
+    /// pf-control's socket; the host's own when absent.
+    pub pf_control: Option<PathBuf>,
     /// vCPUs.
     pub cpus: u8,
     /// Raw disk images to attach.
     pub disks: Vec<PathBuf>,
     /// More kernel command line.
     pub cmdline: String,
+    /// More options of `vmm run`.
+    pub extra: Vec<String>,
 }
 
 impl GuestOptions {
     /// Guest number 0 with the shell, one vCPU and the blobs of this tree.
     pub(crate) fn new(context: &Context) -> Self {
         Self {
+            host: Host::First,
             name: format!("guest-{}", context.kernel),
             kernel: context.vmlinuz(),
             initrd: context.initrd(),
             number: 0,
             shell: true,
             plugins: context.plugins(),
-            pf_control: PathBuf::from(RUN).join("pf-control.sock"),
+            pf_control: None,
             cpus: 1,
             disks: Vec::new(),
             cmdline: String::new(),
+            extra: Vec::new(),
         }
     }
 
@@ -72,7 +79,7 @@ impl GuestOptions {
 
     /// The `vmm` command that launches it.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new("vmm");
+        let mut command = self.host.command("vmm");
         command.arg("run");
         command.arg("--kernel").arg(&self.kernel).arg("--initrd").arg(&self.initrd);
         let cmdline = cmdline(self.number, self.shell);
@@ -90,7 +97,9 @@ impl GuestOptions {
         command.arg("--api-socket").arg(self.socket("api"));
         command.arg("--plugins").arg(&self.plugins);
         command.arg("--allow-unsigned-plugins");
-        command.arg("--pf-control").arg(&self.pf_control);
+        let own = self.host.pf_control();
+        command.arg("--pf-control").arg(self.pf_control.as_ref().unwrap_or(&own));
+        command.args(&self.extra);
         command
     }
 

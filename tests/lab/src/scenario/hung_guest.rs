@@ -29,7 +29,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     guest.expect_mode("emulated")?;
     guest.ctl_ok(&["resume"])?;
     guest.expect_traffic()?;
-    let report = traffic.stop()?;
+    let report = traffic.stop(&guest)?;
     // While the guest stood still its queues ran over: loss is its own. Its order is not.
     ensure!(report.reordered() == 0, "{} frames reordered by the revoke", report.reordered());
     report.expect_tcp_intact()?;

@@ -116,7 +116,7 @@ fn run(context: &Context, cycles: u32) -> Result<MainJobReport> {
         eprintln!("guest {kernel}: cycle {cycle} of {cycles}");
     }
     std::thread::sleep(DWELL);
-    let traffic = traffic.stop()?;
+    let traffic = traffic.stop(&guest)?;
     guest.expect_alive()?;
     if traffic.lost() > 0 {
         eprintln!(

@@ -6,11 +6,13 @@ mod bad_start;
 mod daemon_death;
 mod data_path;
 mod guest;
+mod host;
 mod hostile_guest;
 mod hung_guest;
 mod lifecycle;
 mod main_job;
 mod measure;
+mod migration;
 mod module_unload;
 mod outside;
 mod peer;
@@ -49,6 +51,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: &Series::ALL,
         timeout: 600,
         run: main_job::scenario,
+    },
+    Scenario {
+        name: "migration",
+        summary: "from VF to VF between two hosts under two-way traffic, nothing lost",
+        kernels: &Series::ALL,
+        timeout: 400,
+        run: migration::scenario,
     },
     Scenario {
         name: "lifecycle",

@@ -11,8 +11,13 @@ pub(crate) const SOCKET: &str = "/run/npa/pf-control.sock";
 
 /// The VFs in the pool, as `pf-control list --json` prints them.
 pub(crate) fn vfs() -> Result<Vec<Value>> {
+    vfs_at(Path::new(SOCKET))
+}
+
+fn vfs_at(socket: &Path) -> Result<Vec<Value>> {
     let output = Command::new("pf-control")
-        .args(["list", "--json", "--socket", SOCKET])
+        .args(["list", "--json", "--socket"])
+        .arg(socket)
         .output()
         .context("cannot run pf-control list")?;
     ensure!(
@@ -27,7 +32,12 @@ pub(crate) fn vfs() -> Result<Vec<Value>> {
 
 /// Addresses of the VFs that somebody holds.
 pub(crate) fn held() -> Result<Vec<String>> {
-    Ok(vfs()?
+    held_at(Path::new(SOCKET))
+}
+
+/// The same, of the daemon behind `socket`.
+pub(crate) fn held_at(socket: &Path) -> Result<Vec<String>> {
+    Ok(vfs_at(socket)?
         .iter()
         .filter(|vf| vf["state"] != "free")
         .filter_map(|vf| vf["vf"].as_str().map(str::to_owned))
@@ -36,13 +46,18 @@ pub(crate) fn held() -> Result<Vec<String>> {
 
 /// Waits until every VF is free again.
 pub(crate) fn expect_all_free() -> Result<()> {
+    expect_all_free_at(Path::new(SOCKET))
+}
+
+/// The same, of the daemon behind `socket`.
+pub(crate) fn expect_all_free_at(socket: &Path) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let held = held()?;
+        let held = held_at(socket)?;
         if held.is_empty() {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "VFs still held: {held:?}: {:?}", vfs()?);
+        ensure!(Instant::now() < deadline, "VFs still held: {held:?}: {:?}", vfs_at(socket)?);
         std::thread::sleep(Duration::from_millis(100));
     }
 }

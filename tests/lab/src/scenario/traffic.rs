@@ -113,15 +113,14 @@ impl TrafficReport {
 }
 
 /// Traffic in progress.
-pub(crate) struct Traffic<'a> {
-    guest: &'a Guest,
+pub(crate) struct Traffic {
     udp: Program,
     tcp: Program,
 }
 
-impl<'a> Traffic<'a> {
+impl Traffic {
     /// Starts the stream and the transfer between the guest and the outside world.
-    pub(crate) fn start(guest: &'a Guest) -> Result<Self> {
+    pub(crate) fn start(guest: &Guest) -> Result<Self> {
         let address = guest.options.address();
         guest.exec(&format!(
             "rm -f /tmp/udp.json /tmp/tcp.json; \
@@ -149,16 +148,15 @@ impl<'a> Traffic<'a> {
             "8",
         ])?;
         std::thread::sleep(Duration::from_millis(500));
-        Ok(Self { guest, udp, tcp })
+        Ok(Self { udp, tcp })
     }
 
-    /// Ends the traffic and returns what both ends saw.
-    pub(crate) fn stop(self) -> Result<TrafficReport> {
+    /// Ends the traffic and returns what both ends saw; the guest may have moved to `guest`.
+    pub(crate) fn stop(self, guest: &Guest) -> Result<TrafficReport> {
         let outside_tcp = self.tcp.stop()?;
         let outside = self.udp.stop()?;
         let collect = |name: &str| -> Result<Value> {
-            let text = self
-                .guest
+            let text = guest
                 .exec_within(
                     &format!(
                         "n=0; while [ ! -s /tmp/{name}.json ] && [ $n -lt 100 ]; do sleep 0.2; \

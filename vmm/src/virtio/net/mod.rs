@@ -5,6 +5,7 @@
 mod backend;
 mod config;
 mod header;
+mod intake;
 mod receive;
 mod tap;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use tap::{Tap, TapError};
 
 use self::config::NetConfig;
 use self::worker::NetWorker;
+use super::arrivals::{Arrival, Arrivals, Intake};
 use super::device::{ActivateError, Activation, DeviceType, VirtioDevice};
 use super::interrupt::Interrupts;
 use super::path::{
@@ -46,13 +48,18 @@ pub struct Net<B: FrameBackend> {
 
 /// A handle on a network card for other threads: its emulated path and its link.
 pub struct NetHandle<B: FrameBackend> {
+    id: Arc<str>,
     worker: Arc<WorkerThread<NetWorker<B>>>,
     shared: Arc<Shared>,
 }
 
 impl<B: FrameBackend> Clone for NetHandle<B> {
     fn clone(&self) -> Self {
-        Self { worker: Arc::clone(&self.worker), shared: Arc::clone(&self.shared) }
+        Self {
+            id: Arc::clone(&self.id),
+            worker: Arc::clone(&self.worker),
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
@@ -83,7 +90,8 @@ impl<B: FrameBackend> Net<B> {
             drains: AtomicU64::new(0),
             interrupts: Mutex::new(None),
         };
-        Ok(Self { handle: NetHandle { worker: Arc::new(worker), shared: Arc::new(shared) } })
+        let (worker, shared) = (Arc::new(worker), Arc::new(shared));
+        Ok(Self { handle: NetHandle { id: id.into(), worker, shared } })
     }
 
     /// A handle for other threads.
@@ -159,6 +167,33 @@ impl<B: FrameBackend> VirtioDevice for Net<B> {
 
     fn suspend(&mut self) -> Result<Vec<QueuePosition>, CallError> {
         self.handle.worker.deactivate()
+    }
+}
+
+impl<B: FrameBackend> Arrivals for NetHandle<B> {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn set_intake(&self, intake: Intake) -> Result<(), CallError> {
+        self.worker.call(CALL_DEADLINE, move |worker| worker.set_intake(intake))
+    }
+
+    fn collect(&self) -> Result<Vec<Arrival>, CallError> {
+        self.worker.call(CALL_DEADLINE, NetWorker::collect)
+    }
+
+    fn deliver(&self, arrivals: Vec<Arrival>) -> Result<(), CallError> {
+        self.worker.call(CALL_DEADLINE, move |worker| worker.deliver(arrivals))
+    }
+
+    fn open_after(&self, late: Vec<Arrival>) -> Result<(), CallError> {
+        self.worker.call(CALL_DEADLINE, move |worker| worker.open_after(late))
+    }
+
+    fn announce(&self) -> Result<(), CallError> {
+        let mac = self.mac();
+        self.worker.call(CALL_DEADLINE, move |worker| worker.announce(mac))
     }
 }
 

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::RawFd;
 
 use super::header::{HEADER_LEN, NUM_BUFFERS};
+use super::intake::Pending;
+use crate::virtio::arrivals::Intake;
 use crate::virtio::iovec::GuestVectors;
 use crate::virtio::path::{LiveCounters, PathMode};
 use crate::virtio::queue::{Chain, DeviceQueue, QueueError, QueuePosition};
@@ -77,15 +79,16 @@ impl ReceiveQueue {
         self.frames_read
     }
 
-    /// Moves frames until the backend is empty, the ring is full or the budget is spent, and
-    /// interrupts the guest once.
+    /// Moves frames, those of `pending` before the backend's, until there are none, the ring is
+    /// full or the budget is spent, and interrupts the guest once.
     pub(super) fn run(
         &mut self,
         backend: RawFd,
+        pending: &mut Pending,
         mode: PathMode,
         counters: &LiveCounters,
     ) -> Result<Received, QueueError> {
-        let outcome = self.receive(backend, mode, counters)?;
+        let outcome = self.receive(backend, pending, mode, counters)?;
         self.queue.signal_used()?;
         Ok(outcome)
     }
@@ -93,15 +96,29 @@ impl ReceiveQueue {
     fn receive(
         &mut self,
         backend: RawFd,
+        pending: &mut Pending,
         mode: PathMode,
         counters: &LiveCounters,
     ) -> Result<Received, QueueError> {
         for _ in 0..BUDGET {
+            if pending.front().is_none() && pending.intake != Intake::Open {
+                return Ok(Received::Empty);
+            }
             if !self.fill()? {
                 return Ok(Received::RingFull);
             }
             let (pieces, room) = self.room_for_one_frame();
-            match self.vectors.read_from(backend, pieces) {
+            let read = match pending.front() {
+                Some(frame) => {
+                    let len = (frame.len() as u64).min(room) as usize;
+                    let copied = self.vectors.copy_in(0, &frame[..len]);
+                    pending.pop();
+                    copied.map_err(|address| self.outside(address.0))?;
+                    Ok(len)
+                }
+                None => self.vectors.read_from(backend, pieces),
+            };
+            match read {
                 Ok(len) => {
                     self.frames_read += 1;
                     let truncated = len as u64 == room && room < self.longest;

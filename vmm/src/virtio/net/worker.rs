@@ -9,10 +9,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::epoll::EventSet;
 
 use super::backend::FrameBackend;
-use super::config;
+use super::config::{self, MacAddress};
 use super::header::{HEADER_LEN, LONGEST};
+use super::intake::{self, Pending};
 use super::receive::{ReceiveQueue, Received};
 use super::transmit::{Sent, TransmitQueue};
+use crate::virtio::arrivals::{Arrival, Intake};
 use crate::virtio::device::Activation;
 use crate::virtio::interrupt::Interrupts;
 use crate::virtio::path::{Drained, LiveCounters, PathMode};
@@ -29,6 +31,7 @@ pub(super) struct NetWorker<B> {
     counters: Arc<LiveCounters>,
     mode: PathMode,
     running: Option<Running>,
+    pending: Pending,
     drains: Vec<Drain>,
 }
 
@@ -65,11 +68,56 @@ pub(super) struct Remains {
 
 impl<B: FrameBackend> NetWorker<B> {
     pub(super) fn new(backend: B, mtu: u16, counters: Arc<LiveCounters>) -> Self {
-        Self { backend, mtu, counters, mode: PathMode::Serving, running: None, drains: Vec::new() }
+        Self {
+            backend,
+            mtu,
+            counters,
+            mode: PathMode::Serving,
+            running: None,
+            pending: Pending::new(),
+            drains: Vec::new(),
+        }
     }
 
     pub(super) fn set_mode(&mut self, mode: PathMode) {
         self.mode = mode;
+    }
+
+    pub(super) fn set_intake(&mut self, intake: Intake) {
+        self.pending.intake = intake;
+        if intake == Intake::Discard {
+            self.discard();
+        }
+    }
+
+    fn discard(&mut self) {
+        let discarded = intake::discard_all(&self.backend);
+        tracing::trace!(discarded, "frames for a VM that is elsewhere");
+    }
+
+    /// What has arrived and was not delivered.
+    pub(super) fn collect(&mut self) -> Vec<Arrival> {
+        let mut arrivals = self.pending.take();
+        arrivals.extend(intake::read_all(&self.backend));
+        arrivals
+    }
+
+    pub(super) fn deliver(&mut self, arrivals: Vec<Arrival>) {
+        let lost = self.pending.append(arrivals);
+        LiveCounters::add(&self.counters.received_dropped, lost);
+    }
+
+    pub(super) fn open_after(&mut self, late: Vec<Arrival>) {
+        let held = intake::without(intake::read_all(&self.backend), &late);
+        self.deliver(late);
+        self.deliver(held);
+        self.pending.intake = Intake::Open;
+    }
+
+    pub(super) fn announce(&mut self, mac: MacAddress) {
+        if let Err(error) = intake::announce(&self.backend, mac) {
+            tracing::warn!(%error, %mac, "the network was not told where the card is now");
+        }
     }
 
     /// Begins a drain, which answers through `reply` when it is complete.
@@ -128,7 +176,7 @@ impl<B: FrameBackend> NetWorker<B> {
     fn receive(&mut self) -> Result<Progress, QueueError> {
         let Some(running) = &mut self.running else { return Ok(Progress::Idle) };
         let fd = self.backend.as_fd().as_raw_fd();
-        Ok(match running.receive.run(fd, self.mode, &self.counters)? {
+        Ok(match running.receive.run(fd, &mut self.pending, self.mode, &self.counters)? {
             Received::Budget => Progress::More,
             Received::RingFull => {
                 // Only a drain wants to know whether anything waits for the room.
@@ -247,6 +295,9 @@ impl<B: FrameBackend> Worker for NetWorker<B> {
     }
 
     fn run(&mut self, wake: Wake) -> Progress {
+        if self.pending.intake == Intake::Discard {
+            self.discard();
+        }
         if matches!(wake, Wake::Queue(_)) {
             LiveCounters::add(&self.counters.kicks, 1);
         }

@@ -1,0 +1,174 @@
+//! A VM goes to and fro between two hosts, from VF to VF, under two-way traffic, and nothing is
+//! lost.
+
+use super::guest::{Guest, GuestOptions};
+use super::host::Host;
+use super::measure;
+use super::pool;
+use super::traffic::{Traffic, TrafficReport};
+use super::{Check, Context, Report};
+use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long the VM stays on a host.
+const DWELL: Duration = Duration::from_millis(500);
+
+/// How long a VM may take to get a VF where it came to.
+const VF_LIMIT: Duration = Duration::from_secs(15);
+
+/// What the moves were like.
+#[derive(Debug, Serialize)]
+struct MigrationReport {
+    kernel: &'static str,
+    migrations: u32,
+    verified: usize,
+    downtime_ms: Spread,
+    brownout_ms: Spread,
+    total_ms: Spread,
+    handed_over: u64,
+    sent: u64,
+    lost: u64,
+    duplicated: u64,
+    reordered: u64,
+    longest_gap_ms: f64,
+    tcp_intact: bool,
+    /// As `vmm ctl migrate --json` printed them.
+    moves: Vec<Value>,
+    traffic: TrafficReport,
+}
+
+/// Median and worst.
+#[derive(Debug, Serialize)]
+struct Spread {
+    median: f64,
+    worst: f64,
+}
+
+impl Spread {
+    fn of(moves: &[Value], figure: &str) -> Self {
+        let all: Vec<f64> = moves.iter().filter_map(|report| report[figure].as_f64()).collect();
+        Self { worst: all.iter().copied().fold(0.0, f64::max), median: measure::median(all) }
+    }
+}
+
+/// The scenario: `--set migrations=N` changes how often, `--set verify=no` leaves the comparison of
+/// memory out, which is a good part of each stop.
+pub(crate) fn scenario(context: &Context) -> Result<Report> {
+    let count: u32 = context.setting("migrations", "6").parse().context("no number of moves")?;
+    let verify = context.setting("verify", "yes") == "yes";
+    Host::up()?;
+    let mut guest = Guest::launch(GuestOptions::new(context).named("moving-0"))?;
+    guest.expect_traffic()?;
+    guest.attach()?;
+    let traffic = Traffic::start(&guest)?;
+    let mut moves = Vec::new();
+    for number in 1..=count {
+        std::thread::sleep(DWELL);
+        let (next, report) =
+            move_on(guest, number, verify).with_context(|| format!("move {number} of {count}"))?;
+        guest = next;
+        let downtime = report["downtime_ms"].as_f64().unwrap_or(f64::NAN);
+        eprintln!("move {number} of {count}: stopped for {downtime:.1} ms");
+        moves.push(report);
+    }
+    std::thread::sleep(DWELL);
+    let traffic = traffic.stop(&guest)?;
+    guest.expect_traffic()?;
+    let held = |host: Host| pool::held_at(&host.pf_control());
+    let (here, there) = (held(guest.options.host)?, held(guest.options.host.other())?);
+    guest.ctl_ok(&["shutdown"])?;
+    guest.wait(Duration::from_secs(30)).context("the guest should shut down")?;
+    drop(guest);
+    let left: Vec<_> = [Host::First, Host::Second]
+        .map(|host| pool::expect_all_free_at(&host.pf_control()))
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+
+    let clean = traffic.expect_clean();
+    let report = MigrationReport {
+        kernel: context.kernel.name(),
+        migrations: count,
+        verified: moves.iter().filter(|report| report["verified"] == true).count(),
+        downtime_ms: Spread::of(&moves, "downtime_ms"),
+        brownout_ms: Spread::of(&moves, "brownout_ms"),
+        total_ms: Spread::of(&moves, "total_ms"),
+        handed_over: moves.iter().filter_map(|report| report["handed_over"].as_u64()).sum(),
+        sent: traffic.sent(),
+        lost: traffic.lost(),
+        duplicated: traffic.duplicated(),
+        reordered: traffic.reordered(),
+        longest_gap_ms: traffic.longest_gap_ms(),
+        tcp_intact: traffic.tcp_intact(),
+        moves,
+        traffic,
+    };
+    let check =
+        |what: &str, passed: bool, seen: String| Check { what: what.to_owned(), passed, seen };
+    let checks = vec![
+        check(
+            "no frame lost, doubled or reordered, TCP intact",
+            clean.is_ok(),
+            clean.err().map_or_else(
+                || {
+                    format!(
+                        "{} frames, {count} moves, longest gap {:.1} ms, stopped for {:.1} ms \
+                         (median, worst {:.1}), {} frames handed over",
+                        report.sent,
+                        report.longest_gap_ms,
+                        report.downtime_ms.median,
+                        report.downtime_ms.worst,
+                        report.handed_over
+                    )
+                },
+                |error| format!("{error:#}"),
+            ),
+        ),
+        check(
+            "memory equal at both ends",
+            !verify || report.verified == count as usize,
+            format!("{} of {count} moves compared it", report.verified),
+        ),
+        check(
+            "one VF held where the VM is, none where it was, none when it has ended",
+            here.len() == 1 && there.is_empty() && left.is_empty(),
+            format!("{here:?}, {there:?}, {left:?}"),
+        ),
+    ];
+    Ok(Report { checks, figures: serde_json::to_value(report)? })
+}
+
+/// Moves the guest to the other host, and waits until it has a VF there.
+fn move_on(mut guest: Guest, number: u32, verify: bool) -> Result<(Guest, Value)> {
+    let host = guest.options.host.other();
+    let meeting = PathBuf::from(format!("/run/npa/move-{number}.sock"));
+    let url = format!("unix:{}", meeting.display());
+    let mut options = guest.options.clone().named(&format!("moving-{number}"));
+    options.host = host;
+    options.extra = vec!["--incoming".to_owned(), url.clone()];
+    let mut next = Guest::launch_only(options)?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !meeting.exists() {
+        next.expect_alive()?;
+        ensure!(Instant::now() < deadline, "no VM is awaited at {}", meeting.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut arguments = vec!["migrate", url.as_str(), "--json"];
+    if verify {
+        arguments.push("--verify");
+    }
+    let report = guest
+        .ctl_ok(&arguments)
+        .with_context(|| format!("the other end says:\n{}", next.log_tail()))?;
+    let report: Value = serde_json::from_str(&report)?;
+    ensure!(guest.wait(Duration::from_secs(10))?, "the source failed:\n{}", guest.log_tail());
+    let deadline = Instant::now() + VF_LIMIT;
+    while next.net_status()?["mode"] != "vf" {
+        ensure!(Instant::now() < deadline, "no VF for the VM that came:\n{}", next.log_tail());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok((next, report))
+}

@@ -1,0 +1,56 @@
+//! What arrives for a device from outside while its VM changes hosts. The network does not wait:
+//! for some milliseconds the same frames may come to both ends, to one, or to the other, so the
+//! destination holds its own back until the source has handed over what came to it.
+
+use super::worker::CallError;
+
+/// What a device does with what arrives from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// Delivers it.
+    Open,
+    /// Throws it away: another host has the VM, and gets it too.
+    Discard,
+    /// Leaves it where it arrived.
+    Hold,
+}
+
+/// One unit (a frame) as it arrived, with what the backend says about it.
+pub type Arrival = Vec<u8>;
+
+/// The outside of a device, as seen by whoever moves its VM. Calls come from one control thread.
+pub trait Arrivals: Send + Sync {
+    /// The device's name.
+    fn id(&self) -> &str;
+
+    /// Sets what is done with what arrives from now on. [`Intake::Discard`] includes what is there.
+    ///
+    /// # Errors
+    /// When the device's thread does not answer.
+    fn set_intake(&self, intake: Intake) -> Result<(), CallError>;
+
+    /// Takes what has arrived and was not delivered, oldest first. Only while the device holds.
+    ///
+    /// # Errors
+    /// When the device's thread does not answer.
+    fn collect(&self) -> Result<Vec<Arrival>, CallError>;
+
+    /// Delivers `arrivals` before anything else.
+    ///
+    /// # Errors
+    /// When the device's thread does not answer.
+    fn deliver(&self, arrivals: Vec<Arrival>) -> Result<(), CallError>;
+
+    /// Ends [`Intake::Hold`]: delivers `late`, then what was held without what is in `late` too,
+    /// then whatever arrives.
+    ///
+    /// # Errors
+    /// When the device's thread does not answer.
+    fn open_after(&self, late: Vec<Arrival>) -> Result<(), CallError>;
+
+    /// Tells the network that the device is here now.
+    ///
+    /// # Errors
+    /// When the device's thread does not answer.
+    fn announce(&self) -> Result<(), CallError>;
+}
