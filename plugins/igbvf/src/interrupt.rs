@@ -135,6 +135,19 @@ impl Interrupt {
         (self.frames, self.looked) = (SPARSE, true);
     }
 
+    /// The guest polls all it may and is not done, so it looks again by itself, and may not come
+    /// to [`Interrupt::arm`] for long. A device that does not mask by itself interrupts on, at the
+    /// interval of sparser traffic perhaps, and takes the time that the guest lacks: it gets the
+    /// longest one now.
+    pub(crate) fn crowded(&mut self, window: Window) {
+        (self.frames, self.looked) = (SPARSE, true);
+        self.pace.sparse = 0;
+        if self.pace.interval != self.pace.longest {
+            self.pace.interval = self.pace.longest;
+            self.program(window);
+        }
+    }
+
     /// Unmasks the vector.
     pub(crate) fn arm(&mut self, window: Window) {
         let before = self.pace.interval;

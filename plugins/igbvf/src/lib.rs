@@ -113,7 +113,7 @@ impl NetPlugin for IgbVf {
     }
 
     fn receive(&self, device: &Device<'_>, rx: &mut Self::Rx, budget: u32, sink: &mut RxSink<'_>) {
-        rx.receive(budget, device.mac(), sink);
+        rx.receive(device.window(), budget, device.mac(), sink);
     }
 
     fn refill(

@@ -134,7 +134,13 @@ impl Receive {
 
     /// Hands over the frames that have come; those that `own` sent itself are discarded: the
     /// device hands a sender its own broadcasts.
-    pub(crate) fn receive(&mut self, budget: u32, own: [u8; 6], sink: &mut RxSink<'_>) {
+    pub(crate) fn receive(
+        &mut self,
+        window: Window,
+        budget: u32,
+        own: [u8; 6],
+        sink: &mut RxSink<'_>,
+    ) {
         let (descriptors, taken) = (self.descriptors, self.taken);
         let given = self.filled.wrapping_sub(taken);
         self.interrupt.look(|frames| {
@@ -151,6 +157,9 @@ impl Receive {
             let kind = self.descriptors.load(2 * slot);
             self.taken = self.taken.wrapping_add(1);
             self.piece(slot, status, kind, own, sink);
+        }
+        if sink.indicated() >= budget && budget > 0 {
+            self.interrupt.crowded(window);
         }
     }
 

@@ -256,6 +256,28 @@ fn dense_traffic_gets_a_longer_interval() {
     finish(&bed);
 }
 
+/// A guest that never comes to arm is not interrupted at the interval of sparse traffic.
+#[test]
+fn a_poll_that_uses_all_of_its_budget_gets_the_longest_interval_at_once() {
+    let (mut bed, mut vf) = (bed(64), Vf::default());
+    let at_first = bed.register(EITR0 + 4) & 0x7ffc;
+    bed.refill(0, 63);
+    for seed in 0..32 {
+        assert!(vf.deliver(&mut bed, &frame(seed, 60), 0, 0));
+    }
+    assert_eq!(bed.receive(0, 31).len(), 31);
+    assert_eq!(bed.register(EITR0 + 4) & 0x7ffc, 1_000 << 2);
+    assert_eq!(bed.receive(0, 31).len(), 1);
+    for seed in 0..16 {
+        bed.arm(0);
+        vf.deliver(&mut bed, &frame(seed, 60), 0, 0);
+        assert_eq!(bed.receive(0, 31).len(), 1);
+    }
+    bed.arm(0);
+    assert_eq!(bed.register(EITR0 + 4) & 0x7ffc, at_first, "traffic is sparse again");
+    finish(&bed);
+}
+
 #[test]
 fn quiesce_stops_both_queues() {
     let mut bed = bed(64);
