@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use bare::{Code, Machine, SCRATCH, has_kvm};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::migration::{
-    Endpoint, Listener, MigrateOptions, MigrationError, OnTimeout, Policy, Progress, Report,
-    migrate, receive, snapshot,
+    Endpoint, Fallback, Listener, MigrateOptions, MigrationError, OnTimeout, Policy, Progress,
+    Report, migrate, receive, snapshot,
 };
 use vmm::vm::{RunState, Vm, VmError, VmExit};
 
@@ -147,6 +147,7 @@ fn options(to: &Path) -> MigrateOptions {
         to: Endpoint::Unix(to.to_owned()),
         identity: None,
         policy: Policy::default(),
+        fallback: Fallback::Late,
         bandwidth: None,
         verify: true,
     }

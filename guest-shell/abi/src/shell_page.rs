@@ -14,6 +14,11 @@ pub const LANDING_LENGTH_DEFAULT: u32 = 64 << 10;
 /// What fills a landing while no image is in it: `int3`.
 pub const LANDING_FILL: u8 = 0xcc;
 
+/// The shell writes, without changing it, to each page that a VF wrote: to a received frame's when
+/// it takes the frame, to all that the VF knew when it was quiesced. So a log of what the guest's
+/// CPUs write is complete once a VF was quiesced. Not so after a forced revoke or a VF's reset.
+pub const FEATURE_MARKS: u64 = 1 << 0;
+
 /// Most queues that one device may have.
 pub const QUEUES_MAX: usize = 16;
 
@@ -43,8 +48,11 @@ pub struct ShellPage {
     pub landing_length: u32,
     /// Number of valid entries in [`ShellPage::queues`].
     pub queue_count: u32,
+    /// What the shell does beyond what every shell does: [`FEATURE_MARKS`] or 0; the rest is zero.
+    /// Written before `Register`.
+    pub features: u64,
     /// Zero.
-    pub reserved0: [u64; 5],
+    pub reserved0: [u64; 4],
     /// The queues' memory, by queue index (see [`crate::plugin::Instance::queues`]).
     pub queues: [QueueDescriptor; QUEUES_MAX],
     /// Written by the host: the generation whose VF was revoked by force, or 0. The shell reads it

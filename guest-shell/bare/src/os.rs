@@ -9,6 +9,7 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use npa_abi::PAGE_SIZE;
 use npa_abi::shell_page::LANDING_PAGES_MAX;
+use shell_core::mark_pages;
 use shell_core::os::{
     DmaMemory, LandingRange, LogLevel, NetOs, Os, RxBuffer, RxHandle, RxMeta, RxPiece, TxHandle,
     VectorsUnavailable, Width,
@@ -174,6 +175,15 @@ impl NetOs for BareOs {
         let base = block(handle)?.as_ptr().cast_const().wrapping_add(offset);
         // SAFETY: within a buffer that the shell owns, which the device has finished with.
         Some(unsafe { core::slice::from_raw_parts(base, length) })
+    }
+
+    fn rx_mark(&self, handle: RxHandle, offset: u32, length: u32) {
+        let (offset, length) = (offset as usize, length as usize);
+        let inside = offset.checked_add(length).is_some_and(|end| end <= BUFFER);
+        if let (Some(base), true) = (block(handle), inside) {
+            // SAFETY: within a buffer that the shell owns, which the device has finished with.
+            unsafe { mark_pages(base.byte_add(offset), length) };
+        }
     }
 
     fn deliver(&self, _: &RxMeta, pieces: &[RxPiece]) {

@@ -25,3 +25,5 @@ pub mod pci;
 pub mod plugin;
 pub mod switch;
 pub mod virtio;
+
+pub use memory::mark_pages;

@@ -193,6 +193,11 @@ pub trait NetOs: Os {
     /// out of range. *Locked.*
     fn rx_data(&self, handle: RxHandle, offset: u32, length: u32) -> Option<&[u8]>;
 
+    /// Writes to each page that these bytes of a receive buffer are in, and changes none
+    /// ([`crate::mark_pages`]). The shell owns the buffer, and its device has finished with it.
+    /// *Locked*, or called when no device uses it any more.
+    fn rx_mark(&self, handle: RxHandle, offset: u32, length: u32);
+
     /// Takes a received frame with its buffers. *Locked*: put it aside for after the poll.
     fn deliver(&self, frame: &RxMeta, pieces: &[RxPiece]);
 

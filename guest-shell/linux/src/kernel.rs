@@ -7,6 +7,7 @@ use core::mem::MaybeUninit;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
+use shell_core::mark_pages;
 use shell_core::os::{
     DmaMemory, LandingRange, LogLevel, NetOs, Os, RxBuffer, RxHandle, RxMeta, RxPiece, TxHandle,
     VectorsUnavailable, Width,
@@ -184,6 +185,16 @@ impl NetOs for Kernel {
         }
         // SAFETY: the C layer checked the range; the device has finished with the buffer.
         Some(unsafe { core::slice::from_raw_parts(data, length as usize) })
+    }
+
+    fn rx_mark(&self, handle: RxHandle, offset: u32, length: u32) {
+        // SAFETY: the handle came from `rx_alloc` and the core still owns the buffer.
+        let data = unsafe { seam::npa_os_rx_data(self.dev(), pointer(handle.0), offset, length) };
+        if let Some(base) = NonNull::new(data.cast_mut()) {
+            // SAFETY: the C layer checked the range; the buffer is the core's, and no reference
+            // to its bytes lives longer than a call of it.
+            unsafe { mark_pages(base, length as usize) };
+        }
     }
 
     fn deliver(&self, frame: &RxMeta, pieces: &[RxPiece]) {

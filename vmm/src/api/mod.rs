@@ -71,6 +71,15 @@ pub trait Machine: Send + Sync {
     fn cancel_migration(&self) -> Result<(), ApiError>;
 }
 
+/// How a device became emulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FellBack {
+    /// It was on a VF.
+    pub had_vf: bool,
+    /// Whatever a VF wrote to guest memory since [`Accelerated::log_began`] is in the log.
+    pub logged: bool,
+}
+
 /// A device whose data path can be put on a VF and taken back. A device that cannot answers
 /// [`Accelerated::attach`] with an error that says why.
 pub trait Accelerated: Send + Sync {
@@ -88,12 +97,19 @@ pub trait Accelerated: Send + Sync {
     fn attach(&self) -> Result<SwitchReport, ApiError>;
 
     /// Takes the data path back to emulation and keeps it there, because something cannot be done
-    /// with a VF, until [`Accelerated::take_up`]. Answers whether it was on a VF. A guest that
-    /// does not help in time loses the VF by force.
+    /// with a VF, until [`Accelerated::take_up`]. A guest that does not help in time loses the VF
+    /// by force.
     ///
     /// # Errors
     /// Why it is not emulated; nothing is kept then.
-    fn fall_back(&self) -> Result<bool, ApiError>;
+    fn fall_back(&self) -> Result<FellBack, ApiError>;
+
+    /// Whether the guest marks what a VF writes to its memory, so that the device may stay on the
+    /// VF while what the guest's CPUs write is logged.
+    fn marks_writes(&self) -> bool;
+
+    /// Such a log has begun.
+    fn log_began(&self);
 
     /// Ends [`Accelerated::fall_back`]: what was on a VF before, here or on the host that it comes
     /// from, gets one. Answers whether it did.

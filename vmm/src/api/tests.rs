@@ -85,9 +85,15 @@ impl Accelerated for FakeDevice {
         DeviceStatus::emulated("net0", "net", PathCounters::default())
     }
 
-    fn fall_back(&self) -> Result<bool, ApiError> {
-        Ok(false)
+    fn fall_back(&self) -> Result<FellBack, ApiError> {
+        Ok(FellBack { had_vf: false, logged: true })
     }
+
+    fn marks_writes(&self) -> bool {
+        true
+    }
+
+    fn log_began(&self) {}
 
     fn take_up(&self) -> Result<bool, ApiError> {
         Ok(false)

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::watch::watched;
 use super::{Failure, print};
 use crate::api::{Client, MigrateRequest, SnapshotRequest};
-use crate::migration::{Endpoint, OnTimeout, Report};
+use crate::migration::{Endpoint, Fallback, OnTimeout, Report};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -59,6 +59,11 @@ enum Request {
         /// What to do then [default: cancel]
         #[arg(long, value_enum, value_name = "WHAT")]
         on_timeout: Option<OnTimeout>,
+
+        /// When devices give up their VFs: before memory is copied, or for the last of it only
+        /// [default: late]
+        #[arg(long, value_enum, value_name = "WHEN")]
+        fallback: Option<Fallback>,
 
         /// Bytes per second at most, like 100M; at least 1M
         #[arg(long, value_name = "RATE", value_parser = rate)]
@@ -117,6 +122,7 @@ pub(super) fn ctl(arguments: Arguments) -> Result<(), Failure> {
             downtime_target,
             timeout,
             on_timeout,
+            fallback,
             bandwidth,
             throttle,
             verify,
@@ -127,6 +133,7 @@ pub(super) fn ctl(arguments: Arguments) -> Result<(), Failure> {
                 downtime_target_ms: downtime_target,
                 timeout_s: timeout,
                 on_timeout,
+                fallback,
                 bandwidth,
                 throttle,
                 verify,

@@ -104,7 +104,7 @@ mod tests {
             "resume",
             "shutdown",
             "metrics",
-            "migrate tcp:there:4000 --downtime-target 100 --timeout 60 --on-timeout force",
+            "migrate tcp:there:4000 --fallback early --downtime-target 100 --timeout 60 --on-timeout force",
             "migrate tls:there:4000 --bandwidth 100M --throttle --verify --json",
             "migrate-cancel",
             "snapshot /snapshots/a",

@@ -53,6 +53,7 @@ impl Mover {
                 on_timeout: request.on_timeout.unwrap_or_default(),
                 throttle: request.throttle,
             },
+            fallback: request.fallback.unwrap_or_default(),
             bandwidth: request.bandwidth,
             verify: request.verify,
         };

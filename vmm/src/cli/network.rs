@@ -10,7 +10,7 @@ use npa_abi::Class;
 use pf_control::client::Client;
 
 use super::Failure;
-use crate::api::{Accelerated, ApiError, DeviceStatus, ErrorCode, SwitchReport};
+use crate::api::{Accelerated, ApiError, DeviceStatus, ErrorCode, FellBack, SwitchReport};
 use crate::config::{Acceleration, Configuration, NetConfig};
 use crate::migration::MovingDevice;
 use crate::npa::inject::PluginDirectory;
@@ -168,9 +168,16 @@ impl Accelerated for EmulatedCard {
         status
     }
 
-    fn fall_back(&self) -> Result<bool, ApiError> {
-        Ok(false)
+    fn fall_back(&self) -> Result<FellBack, ApiError> {
+        Ok(FellBack { had_vf: false, logged: true })
     }
+
+    fn marks_writes(&self) -> bool {
+        // There is no VF to write anything.
+        true
+    }
+
+    fn log_began(&self) {}
 
     fn take_up(&self) -> Result<bool, ApiError> {
         Ok(false)

@@ -19,7 +19,7 @@ pub mod transport;
 
 pub use destination::{Incoming, receive};
 pub use error::MigrationError;
-pub use precopy::{OnTimeout, Policy};
+pub use precopy::{Fallback, OnTimeout, Policy};
 pub use progress::{Progress, ProgressView, Report, RoundReport, StopReport};
 pub use source::{MigrateOptions, migrate};
 pub use transport::{Endpoint, Listener};

@@ -1,5 +1,5 @@
 //! When to stop copying a running guest's memory: when what is left fits into the stop that its
-//! owner allows, or when the time is up. Pure: is told what happened and decides.
+//! owner allows and another pass would not leave much less, or when the time is up. Pure: is told what happened and decides.
 
 use std::time::Duration;
 
@@ -23,6 +23,29 @@ pub enum OnTimeout {
     Cancel,
     /// The VM moves, and is stopped for longer than was wished for.
     Force,
+}
+
+/// When devices give up their VFs.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Default,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fallback {
+    /// Before memory is copied.
+    Early,
+    /// After all of memory was copied but what the guest wrote last: as long as it takes, the VM
+    /// keeps its VF. A device whose guest does not mark what a VF writes falls back early.
+    #[default]
+    Late,
 }
 
 /// What the owner of a VM allows.
@@ -81,6 +104,14 @@ const SLOWEST: u8 = 80;
 /// progress.
 const NO_PROGRESS: u64 = 70;
 
+/// While a pass leaves less than this part (in percent) of what it sent, and more than so many
+/// bytes, another costs little and makes the stop shorter.
+const WORTH_IT: u64 = 50;
+const NEXT_TO_NOTHING: u64 = 64 * 4096;
+
+/// Such passes at most.
+const EXTRA: u32 = 4;
+
 /// Passes without progress before CPUs are slowed.
 const PATIENCE: u32 = 2;
 
@@ -93,12 +124,13 @@ pub(super) struct Convergence {
     rounds: u32,
     stalled: u32,
     slowed: u8,
+    extra: u32,
 }
 
 impl Convergence {
     pub(super) fn new(policy: Policy) -> Self {
         let (sent, sending) = (0, Duration::ZERO);
-        Self { policy, sent, sending, last: None, rounds: 0, stalled: 0, slowed: 0 }
+        Self { policy, sent, sending, last: None, rounds: 0, stalled: 0, slowed: 0, extra: 0 }
     }
 
     /// Passes so far.
@@ -131,7 +163,14 @@ impl Convergence {
         self.sending += round.took;
         let before = self.last.replace(round);
         if self.estimate(round.dirty) <= self.policy.downtime_target {
-            return Decision::Stop;
+            let worth_it = round.dirty > NEXT_TO_NOTHING
+                && round.dirty * 100 < round.sent * WORTH_IT
+                && elapsed < self.policy.timeout;
+            if !worth_it || self.extra == EXTRA {
+                return Decision::Stop;
+            }
+            self.extra += 1;
+            return Decision::Again;
         }
         if elapsed >= self.policy.timeout {
             return match self.policy.on_timeout {
@@ -173,6 +212,19 @@ mod tests {
         assert_eq!(after(&mut convergence, 31, 30, 7), Decision::Stop);
         assert_eq!(convergence.rounds(), 3);
         assert_eq!(convergence.estimate(30 * MB), Duration::from_millis(300));
+    }
+
+    #[test]
+    fn goes_on_below_the_target_while_that_makes_the_stop_much_shorter() {
+        let mut convergence = Convergence::new(Policy::default());
+        assert_eq!(after(&mut convergence, 500, 20, 5), Decision::Again);
+        assert_eq!(after(&mut convergence, 20, 4, 6), Decision::Again);
+        assert_eq!(after(&mut convergence, 4, 3, 7), Decision::Stop);
+        let mut endless = Convergence::new(Policy::default());
+        let passes = (0..).take_while(|_| after(&mut endless, 20, 9, 1) == Decision::Again);
+        assert_eq!(passes.count(), EXTRA as usize);
+        let mut late = Convergence::new(Policy::default());
+        assert_eq!(after(&mut late, 500, 20, 120), Decision::Stop);
     }
 
     #[test]

@@ -122,10 +122,10 @@ impl Saving<'_> {
         let mut fell_back = None;
         for device in devices {
             let started = Instant::now();
-            let had_vf = device.accelerated.fall_back().map_err(|source| {
+            let fell = device.accelerated.fall_back().map_err(|source| {
                 MigrationError::Fallback { device: device.arrivals.id().to_owned(), source }
             })?;
-            if had_vf {
+            if fell.had_vf {
                 fell_back = fell_back.or(Some(started));
             }
             self.progress.check()?;

@@ -10,17 +10,18 @@ use super::error::MigrationError;
 use super::message::{ARRIVALS_MAX, DeviceArrivals, Final, Hello, Kind, Unit, decode, encode};
 use super::pages::{self, PageSink};
 use super::phase::{SourceEvent, SourcePhase};
-use super::precopy::{Convergence, Decision, Policy, Round};
+use super::precopy::{Convergence, Decision, Fallback, Policy, Round};
 use super::progress::{Progress, Report, RoundReport, ms};
 use super::transport::{self, Endpoint, Identity, Limited};
 use crate::virtio::{Arrival, Intake};
 use crate::vm::dirty::PAGE;
 use crate::vm::{PageSet, RunState, Throttle, Vm};
 
-/// How long after the last frame that came here the network is taken to know where the VM is, and
-/// how long that is waited for at most.
-const QUIET: Duration = Duration::from_millis(5);
-const QUIET_AT_MOST: Duration = Duration::from_millis(100);
+/// How long after the last frame that came here the network is taken to know where the VM is.
+const QUIET: Duration = Duration::from_millis(2);
+/// How long that is waited for at most. A network that floods never is quiet; what comes here then
+/// goes there too, where copies are told from new frames.
+const QUIET_AT_MOST: Duration = Duration::from_millis(20);
 
 /// How often the other end hears that this one is alive while there is nothing to send.
 const ALIVE: Duration = Duration::from_secs(1);
@@ -34,6 +35,8 @@ pub struct MigrateOptions {
     pub identity: Option<Identity>,
     /// When to stop it.
     pub policy: Policy,
+    /// When devices give up their VFs.
+    pub fallback: Fallback,
     /// Bytes per second at most.
     pub bandwidth: Option<u64>,
     /// Whether memory is compared at both ends before the VM runs there; the stop takes longer.
@@ -101,9 +104,13 @@ impl Source<'_> {
         let mut channel = Channel::open(stream).map_err(MigrationError::at("greeting"))?;
         self.check(&mut channel)?;
         self.step(SourceEvent::Agreed);
-        self.fall_back(&mut channel)?;
+        let early = |device: &MovingDevice| {
+            options.fallback == Fallback::Early || !device.accelerated.marks_writes()
+        };
+        self.fall_back(&mut channel, &early)?;
         self.step(SourceEvent::FellBack);
         self.vm.start_dirty_log()?;
+        self.devices.iter().for_each(|device| device.accelerated.log_began());
         let rest = self.copy(&mut channel, options)?;
         self.stop(&mut channel, &rest, options.verify)?;
         self.follow(&mut channel);
@@ -168,10 +175,16 @@ impl Source<'_> {
         Err(error)
     }
 
-    /// Takes all VFs away. The other end is told now and then that this takes its time.
-    fn fall_back(&mut self, channel: &mut Channel) -> Result<(), MigrationError> {
+    /// Takes the VFs of all devices that are `chosen` away. The other end is told now and then that
+    /// this takes its time. Answers whether all that VFs wrote to memory is in the dirty log.
+    fn fall_back(
+        &mut self,
+        channel: &mut Channel,
+        chosen: &dyn Fn(&MovingDevice) -> bool,
+    ) -> Result<bool, MigrationError> {
         let at = MigrationError::at("falling back");
-        for device in self.devices {
+        let mut logged = true;
+        for device in self.devices.iter().filter(|device| chosen(device)) {
             let started = Instant::now();
             let accelerated = Arc::clone(&device.accelerated);
             let detaching = std::thread::spawn(move || accelerated.fall_back());
@@ -185,8 +198,12 @@ impl Source<'_> {
             }
             let name = device.arrivals.id();
             match detaching.join() {
-                Ok(Ok(true)) => self.fell_back = self.fell_back.or(Some(started)),
-                Ok(Ok(false)) => {}
+                Ok(Ok(fell)) => {
+                    logged &= fell.logged;
+                    if fell.had_vf {
+                        self.fell_back = self.fell_back.or(Some(started));
+                    }
+                }
                 Ok(Err(source)) => {
                     let error = MigrationError::Fallback { device: name.to_owned(), source };
                     give_up(channel, &error);
@@ -197,7 +214,7 @@ impl Source<'_> {
             }
             self.progress.check().inspect_err(|error| give_up(channel, error))?;
         }
-        Ok(())
+        Ok(logged)
     }
 
     /// Copies memory until little enough is left; returns what that is.
@@ -229,6 +246,7 @@ impl Source<'_> {
         let mut convergence = Convergence::new(options.policy);
         let memory = &self.vm.device_context().memory;
         let mut pages = PageSet::all(memory.ranges());
+        let mut emulated = false;
         let rest = loop {
             let round = convergence.rounds() + 1;
             self.progress.round(round, pages.bytes(), convergence.rate());
@@ -239,7 +257,7 @@ impl Source<'_> {
             channel.send(Kind::RoundEnd, &[]).map_err(&at)?;
             // What is on its way is not carried yet.
             expect(channel, Kind::RoundTaken, "the end of a round", &at)?;
-            let dirty = self.vm.take_dirty()?;
+            let mut dirty = self.vm.take_dirty()?;
             let took = started.elapsed();
             self.report.rounds.push(RoundReport {
                 ms: ms(took),
@@ -252,7 +270,22 @@ impl Source<'_> {
             let decision = convergence.after(seen, began.elapsed());
             tracing::info!(round, pages = copied.pages, dirty = dirty.len(), ?decision, "copied");
             match decision {
-                Decision::Stop => break dirty,
+                Decision::Stop if emulated => break dirty,
+                // Now, for the last pass or two.
+                Decision::Stop => {
+                    emulated = true;
+                    self.progress.phase(SourcePhase::FallingBack.name(), true);
+                    let logged = self.fall_back(channel, &|_| true)?;
+                    self.progress.phase(self.phase.name(), true);
+                    let had_vf = self.fell_back.is_some_and(|since| since > began);
+                    if !logged {
+                        tracing::warn!("a VF was lost, and what it wrote is not known: all again");
+                        dirty = PageSet::all(memory.ranges());
+                    } else if !had_vf {
+                        break dirty;
+                    }
+                    dirty.merge(&self.vm.take_dirty()?);
+                }
                 Decision::Again => {}
                 Decision::Slower(percent) => throttle.set(percent),
                 Decision::GiveUp => {

@@ -122,6 +122,8 @@ pub(super) struct State {
     pub(super) release_pending: bool,
     /// The device was on a VF before something else needed it emulated; it gets one back.
     pub(super) wants_vf: bool,
+    /// A VF wrote to guest memory in ways that the guest has not marked.
+    pub(super) unmarked: bool,
     /// Something else needs the device emulated: no attach until that is over.
     pub(super) reserved: bool,
     pub(super) stop: bool,
@@ -175,6 +177,7 @@ impl Core {
                 plugin: None,
                 release_pending: false,
                 wants_vf: false,
+                unmarked: false,
                 reserved: false,
                 stop: false,
                 vf_traffic: PathCounters::default(),
@@ -216,6 +219,8 @@ impl Core {
     ) -> Next {
         let before = state.switch.phase();
         let next = state.switch.apply(event);
+        // The VF's rings are set up anew, and nobody looks at what was in them.
+        state.unmarked |= event == SwitchEvent::VfReset && next.verdict == Verdict::Taken;
         if next.verdict != Verdict::Taken {
             tracing::debug!(device = self.id, phase = %before, ?event, verdict = ?next.verdict);
             return next;
@@ -258,6 +263,7 @@ impl Core {
             state.history.step(guest_step(half), in_phase);
         }
         let turned_back = matches!(to, Phase::Revoking(_) | Phase::Withdrawing { .. });
+        state.unmarked |= turned_back && from.holds_vf();
         if turned_back && state.failure.is_none() {
             state.failure = why;
         }

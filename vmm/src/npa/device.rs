@@ -9,7 +9,7 @@ use npa_abi::pci::{
     CAP_ID_VENDOR, CAP_MAGIC, CAP_VENDOR_ID, DEAD_BYTE, NPA_BAR, NPA_BAR_SIZE,
     REGISTER_PAGE_OFFSET, VIRTIO_PCI_CAP_VENDOR_CFG, WINDOW_OFFSET, WINDOW_SIZE,
 };
-use npa_abi::shell_page::LANDING_LENGTH_DEFAULT;
+use npa_abi::shell_page::{FEATURE_MARKS, LANDING_LENGTH_DEFAULT};
 use npa_abi::{Class, PAGE_SIZE};
 
 use super::actions::Hardware;
@@ -20,6 +20,7 @@ use super::outcome::{SwitchError, pool_ready};
 use super::registers::RegisterWrite;
 use super::switch::{Phase, SwitchEvent};
 use super::window::{Window, WindowError};
+use crate::api::FellBack;
 use crate::pci::BarKind;
 use crate::state::{Archive, ArchiveBuilder, StateError};
 use crate::virtio::pci::{BarSpec, Connection, PciExtension};
@@ -130,13 +131,26 @@ impl Acceleration {
 }
 
 impl Acceleration {
+    /// Whether the guest marks what a VF writes to its memory, so that a log of what its CPUs
+    /// write is complete once the VF has been quiesced.
+    pub fn marks_writes(&self) -> bool {
+        let state = self.core.lock();
+        let registration = state.registration.as_ref();
+        registration.is_some_and(|registration| registration.features() & FEATURE_MARKS != 0)
+    }
+
+    /// A log of what the guest's CPUs write has begun.
+    pub fn log_began(&self) {
+        self.core.lock().unmarked = false;
+    }
+
     /// Makes the device emulated, and keeps it so until [`Acceleration::take_up`]: for whatever
     /// cannot be done with a VF. Waits for a switch that is under way. A guest that does not take
-    /// part loses the VF by force. Answers whether the device had a VF.
+    /// part loses the VF by force.
     ///
     /// # Errors
     /// [`SwitchError`]; the device then is as it was, and may be attached again.
-    pub fn fall_back(&self) -> Result<bool, SwitchError> {
+    pub fn fall_back(&self) -> Result<FellBack, SwitchError> {
         self.core.lock().reserved = true;
         let outcome = loop {
             match self.detach() {
@@ -149,13 +163,19 @@ impl Acceleration {
                 Err(error) => break Err(error),
             }
         };
+        let marks = self.marks_writes();
         let mut state = self.core.lock();
         match outcome {
-            // A device that waits for its VF already goes on waiting.
-            Ok(had_vf) => state.wants_vf |= had_vf,
-            Err(_) => state.reserved = false,
+            Ok(had_vf) => {
+                // A device that waits for its VF already goes on waiting.
+                state.wants_vf |= had_vf;
+                Ok(FellBack { had_vf, logged: !state.unmarked && (marks || !had_vf) })
+            }
+            Err(error) => {
+                state.reserved = false;
+                Err(error)
+            }
         }
-        outcome
     }
 
     /// Ends [`Acceleration::fall_back`]: a device that had a VF, here or where its state comes

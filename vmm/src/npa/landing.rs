@@ -100,6 +100,7 @@ pub struct Residue {
 pub struct Registration {
     page: u64,
     landing: Landing,
+    features: u64,
 }
 
 impl Residue {
@@ -127,8 +128,13 @@ fn read<T: vm_memory::ByteValued>(ram: &GuestRam, page: u64, field: usize) -> Op
 
 impl Registration {
     /// A registration that was checked elsewhere, and whose pages the caller has checked again.
-    pub(super) fn new(page: u64, landing: Landing) -> Self {
-        Self { page, landing }
+    pub(super) fn new(page: u64, landing: Landing, features: u64) -> Self {
+        Self { page, landing, features }
+    }
+
+    /// What the shell does beyond what every shell does, as it says.
+    pub(super) fn features(&self) -> u64 {
+        self.features
     }
 
     /// Guest physical address of the shell page.
@@ -177,7 +183,8 @@ impl Registration {
         }
         let landing = Landing { base, pages };
         landing.check_content(ram, residue)?;
-        Ok(Self { page, landing })
+        let features = read(ram, page, offset_of!(ShellPage, features)).ok_or(not_ram)?;
+        Ok(Self { page, landing, features })
     }
 
     /// The landing.

@@ -26,6 +26,8 @@ pub mod window;
 mod device_test;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod saved_test;
 
 pub use actions::Hardware;
 pub use core::Timing;

@@ -12,8 +12,8 @@ use super::history::{self, SwitchKind, SwitchRecord};
 use super::outcome::{SwitchError, SwitchFailure};
 use super::switch::{Phase, SwitchAction};
 use crate::api::{
-    Accelerated, ApiError, DeviceStatus, ErrorCode, Mode, PluginInfo, StepSummary, StepTime,
-    SwitchCounts, SwitchReport,
+    Accelerated, ApiError, DeviceStatus, ErrorCode, FellBack, Mode, PluginInfo, StepSummary,
+    StepTime, SwitchCounts, SwitchReport,
 };
 use crate::virtio::EmulatedPath;
 
@@ -69,7 +69,15 @@ impl Accelerated for AcceleratedDevice {
         status
     }
 
-    fn fall_back(&self) -> Result<bool, ApiError> {
+    fn marks_writes(&self) -> bool {
+        self.acceleration.marks_writes()
+    }
+
+    fn log_began(&self) {
+        self.acceleration.log_began();
+    }
+
+    fn fall_back(&self) -> Result<FellBack, ApiError> {
         self.acceleration.fall_back().map_err(|error| api_error(&error))
     }
 

@@ -35,8 +35,8 @@ pub(super) struct HandshakeState {
     shell_page: u64,
     guest_error: u32,
     command_status: u32,
-    /// Registered shell page, base of the landing, and the landing's pages.
-    registration: Option<(u64, u64, Vec<u64>)>,
+    /// Registered shell page, its features, base of the landing, and the landing's pages.
+    registration: Option<(u64, u64, u64, Vec<u64>)>,
     /// Pages and digest of what was written to a landing last.
     residue: Option<(Vec<u64>, [u8; 32])>,
     /// Whether the device was on a VF before it had to give it up to be saved.
@@ -97,7 +97,8 @@ impl Core {
             command_status: state.command_status as u32,
             registration: state.registration.as_ref().map(|registration| {
                 let landing = registration.landing();
-                (registration.page(), landing.base(), landing.pages().to_vec())
+                let (page, features) = (registration.page(), registration.features());
+                (page, features, landing.base(), landing.pages().to_vec())
             }),
             residue: state.residue.as_ref().map(|left| (left.pages().to_vec(), *left.sha256())),
             wants_vf: state.wants_vf,
@@ -116,7 +117,7 @@ impl Core {
             return refuse("its command status does not exist");
         };
         let registration = match saved.registration {
-            Some((page, base, pages)) => {
+            Some((page, features, base, pages)) => {
                 let whole = pages.len() * PAGE_SIZE == self.landing_length as usize;
                 let distinct = are_pages(&self.ram, &pages)
                     && are_pages(&self.ram, &[page])
@@ -126,7 +127,7 @@ impl Core {
                 if !whole || !distinct || !sound {
                     return refuse("its landing is not in RAM, or has another length");
                 }
-                Some(Registration::new(page, Landing::new(base, pages)))
+                Some(Registration::new(page, Landing::new(base, pages), features))
             }
             None => None,
         };
@@ -148,5 +149,15 @@ impl Core {
         state.residue = residue;
         state.wants_vf = saved.wants_vf;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl HandshakeState {
+    /// Registers another page.
+    pub(super) fn set_page(&mut self, page: u64) {
+        if let Some((registered, ..)) = &mut self.registration {
+            *registered = page;
+        }
     }
 }

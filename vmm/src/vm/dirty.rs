@@ -1,6 +1,6 @@
 //! Which pages of guest RAM were written since the last look: KVM's log of what the guest wrote,
 //! together with vm-memory's of what this process wrote. What a device writes by DMA is in
-//! neither, so the log is the whole truth only while no VF is attached.
+//! neither: a guest on a VF has to mark it (`npa_abi::shell_page::FEATURE_MARKS`).
 
 use vm_memory::GuestMemoryBackend;
 
@@ -141,7 +141,7 @@ impl Bits {
 }
 
 impl Vm {
-    /// Begins to log what is written to guest RAM. No VF may be attached.
+    /// Begins to log what is written to guest RAM.
     ///
     /// # Errors
     /// When KVM refuses.

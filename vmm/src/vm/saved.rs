@@ -193,6 +193,7 @@ impl Vm {
         if lifecycle.started {
             return Err(VmError::Started);
         }
+        let started = Instant::now();
         let mut state = Archive::parse(state)?;
         self.check_shape(&state.take("0")?)?;
         let model: CpuModel = state.take("0")?;
@@ -213,14 +214,16 @@ impl Vm {
         let clock: ClockState = state.take("0")?;
         let clock = kvm_clock_data { clock: clock.nanoseconds, ..Default::default() };
         self.vm.set_clock(&clock).map_err(kvm("set the clock"))?;
+        let cpus_us = started.elapsed().as_micros() as u64;
         self.platform.pci.restore(&mut state)?;
+        let devices_us = started.elapsed().as_micros() as u64 - cpus_us;
         if let Some(console) = &*self.console.lock().unwrap() {
             console.restore(&mut state)?;
         }
         state.finish()?;
         lifecycle.started = true;
         lifecycle.suspended = Some(RunState::Running);
-        tracing::info!("vm restored");
+        tracing::info!(cpus_us, devices_us, "vm restored");
         Ok(())
     }
 

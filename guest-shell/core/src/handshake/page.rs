@@ -6,7 +6,8 @@ use core::ptr::{NonNull, addr_of_mut};
 use core::sync::atomic::{AtomicU32, Ordering};
 use npa_abi::PAGE_SIZE;
 use npa_abi::shell_page::{
-    LANDING_PAGES_MAX, QUEUES_MAX, QueueDescriptor, REVOKED_OFFSET, SHELL_PAGE_MAGIC, ShellPage,
+    FEATURE_MARKS, LANDING_PAGES_MAX, QUEUES_MAX, QueueDescriptor, REVOKED_OFFSET,
+    SHELL_PAGE_MAGIC, ShellPage,
 };
 
 /// The shell page. Only the control side writes it (the value cannot be shared between threads);
@@ -37,6 +38,7 @@ impl SharedPage {
             addr_of_mut!((*page).size).write(PAGE_SIZE as u32);
             addr_of_mut!((*page).landing_base).write(landing.base.as_ptr() as u64);
             addr_of_mut!((*page).landing_length).write(landing.length as u32);
+            addr_of_mut!((*page).features).write(FEATURE_MARKS);
             let mut pages = [0; LANDING_PAGES_MAX];
             for (to, from) in pages.iter_mut().zip(landing.pages) {
                 *to = *from;

@@ -132,6 +132,9 @@ impl<'a, O: NetOs> Scope<'a, O> {
         if let (0, [only]) = (frame.length, segments) {
             match self.slots.take(only.slot) {
                 Some(handle) => {
+                    if *accelerated {
+                        self.os.rx_mark(handle, 0, self.slots.buffer_length());
+                    }
                     receiver.count_error(*accelerated);
                     self.os.rx_free(handle);
                 }
@@ -144,6 +147,11 @@ impl<'a, O: NetOs> Scope<'a, O> {
             return;
         };
         let pieces = pieces.as_slice();
+        if *accelerated {
+            for piece in pieces {
+                self.os.rx_mark(piece.handle, piece.offset, piece.length);
+            }
+        }
         if frame.flags & RX_DISCARD != 0 {
             receiver.discard(self.os, pieces);
             return;

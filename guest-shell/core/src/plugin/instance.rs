@@ -1,7 +1,7 @@
 //! A plugin instance and the memory that belongs to it.
 #![allow(unsafe_code)] // The instance is a C structure full of pointers, shared with the plugin.
 
-use crate::memory::Table;
+use crate::memory::{Table, mark_pages};
 use crate::os::{DmaMemory, Os};
 use core::ffi::c_void;
 use core::ptr::NonNull;
@@ -137,6 +137,15 @@ impl InstanceMemory {
             }
         }
         all
+    }
+
+    /// Marks the queues' memory ([`mark_pages`]), which no device uses any more.
+    pub fn mark(&mut self) {
+        for ring in self.queues.iter().flatten() {
+            // SAFETY: this value owns the memory, no call of the plugin is under way, and by the
+            // caller's word no device writes there.
+            unsafe { mark_pages(ring.base, ring.length) };
+        }
     }
 
     /// Runs `call` on the instance with `context` as the callbacks' first argument.

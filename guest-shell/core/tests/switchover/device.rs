@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "a device reads and writes guest memory by address")]
 
 use crate::image::reinits;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{Ordering, fence};
 
 /// Bytes of the header before each frame.
@@ -113,9 +113,9 @@ impl DeviceQueue {
         Some(bytes.split_off(HEADER))
     }
 
-    /// Receives: writes `frame` into the next buffer. `false` without one.
-    pub(crate) fn put_frame(&mut self, frame: &[u8]) -> bool {
-        let Some(head) = self.pop() else { return false };
+    /// Receives: writes `frame` into the next buffer, whose address it answers.
+    pub(crate) fn put_frame(&mut self, frame: &[u8]) -> Option<u64> {
+        let head = self.pop()?;
         let buffer = self.descriptor(head);
         let mut header = [0u8; HEADER];
         header[10] = 1;
@@ -124,7 +124,7 @@ impl DeviceQueue {
             store(buffer.address + offset as u64, *byte);
         }
         self.push_used(head, (HEADER + frame.len()) as u32);
-        true
+        Some(buffer.address)
     }
 }
 
@@ -134,6 +134,8 @@ pub(crate) struct Nic {
     pub(crate) rx: DeviceQueue,
     pub(crate) tx: DeviceQueue,
     pub(crate) backlog: VecDeque<Vec<u8>>,
+    /// Receive buffers that were written and that the shell has not marked since.
+    pub(crate) unmarked: HashSet<u64>,
 }
 
 impl Nic {
@@ -141,9 +143,8 @@ impl Nic {
     pub(crate) fn receive(&mut self, count: usize) -> bool {
         for _ in 0..count {
             let Some(frame) = self.backlog.front() else { break };
-            if !self.rx.put_frame(frame) {
-                break;
-            }
+            let Some(address) = self.rx.put_frame(frame) else { break };
+            self.unmarked.insert(address);
             self.backlog.pop_front();
         }
         !self.backlog.is_empty()

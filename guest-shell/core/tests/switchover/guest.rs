@@ -182,7 +182,10 @@ impl Guest {
         assert!(self.os().world().host.detach());
         self.settle();
         assert_eq!(self.shell.switch_state(), Some(ShellState::Emulated));
-        assert_eq!(self.os().world().host.view.state, State::Emulated);
+        let world = self.os().world();
+        assert_eq!(world.host.view.state, State::Emulated);
+        let unmarked = world.host.vf.unmarked.len();
+        assert_eq!(unmarked, 0, "buffers that the VF wrote and nobody marked");
     }
 
     /// What was sent came out: all of it, and unless `forced`, once and in order.

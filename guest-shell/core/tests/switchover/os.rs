@@ -296,6 +296,16 @@ impl NetOs for FakeOs {
         })
     }
 
+    fn rx_mark(&self, handle: RxHandle, offset: u32, length: u32) {
+        let base = handle.0.get();
+        assert!((offset + length) as usize <= BUFFER);
+        let mut world = self.world();
+        assert!(world.rx_buffers.contains(&base), "not a buffer");
+        if length > 0 {
+            world.host.vf.unmarked.remove(&(base as u64));
+        }
+    }
+
     fn deliver(&self, frame: &RxMeta, pieces: &[RxPiece]) {
         let mut bytes = Vec::new();
         for piece in pieces {

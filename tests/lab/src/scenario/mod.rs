@@ -17,6 +17,7 @@ mod module_unload;
 mod outside;
 mod peer;
 mod pool;
+mod snapshot;
 mod stock_guest;
 mod traffic;
 mod vmm_death;
@@ -58,6 +59,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: &Series::ALL,
         timeout: 400,
         run: migration::scenario,
+    },
+    Scenario {
+        name: "snapshot",
+        summary: "saved, suspended and restored on a VF; what does not fit is refused",
+        kernels: &Series::ALL,
+        timeout: 300,
+        run: |context| held(snapshot::run(context), "a saved guest goes on where it was"),
     },
     Scenario {
         name: "lifecycle",

@@ -1,0 +1,131 @@
+//! Giving a VF up for something else, and a handshake that goes on elsewhere.
+
+use npa_abi::protocol::State;
+use npa_abi::register as at;
+use npa_abi::shell_page::{FEATURE_MARKS, ShellPage};
+use pf_control::vf_control::VfEvent;
+use std::mem::offset_of;
+
+use super::fake::*;
+use super::outcome::SwitchError;
+use crate::state::{Archive, ArchiveBuilder, StateError};
+use crate::virtio::pci::PciExtension;
+
+fn marking() -> Guest {
+    let mut guest = Guest::new();
+    guest.put(offset_of!(ShellPage, features), FEATURE_MARKS);
+    guest.register();
+    guest
+}
+
+fn saved(guest: &Guest) -> Vec<u8> {
+    let mut state = ArchiveBuilder::default();
+    guest.extension.save("1", &mut state).unwrap();
+    state.finish()
+}
+
+/// The same guest memory under a new device that took `state` over.
+fn moved(state: &[u8]) -> Guest {
+    let mut guest = Guest::new();
+    let mut archive = Archive::parse(state).unwrap();
+    guest.extension.restore("1", &mut archive).unwrap();
+    archive.finish().unwrap();
+    guest
+}
+
+#[test]
+fn a_device_that_gave_its_vf_up_gets_one_again_and_none_before() {
+    let mut guest = marking();
+    guest.during(|device| device.attach()).unwrap();
+    let fell = guest.during(|device| device.fall_back()).unwrap();
+    assert!(fell.had_vf && fell.logged);
+    guest.world.lock().unwrap().assert_clean();
+    assert!(matches!(guest.acceleration.attach(), Err(SwitchError::Reserved)));
+    let again = guest.during(|device| device.fall_back()).unwrap();
+    assert!(!again.had_vf);
+    assert!(guest.during(|device| device.take_up()).unwrap());
+    assert_eq!(guest.view().state, State::Active);
+    guest.during(|device| device.detach()).unwrap();
+    assert!(!guest.during(|device| device.take_up()).unwrap(), "nobody wants a VF any more");
+}
+
+#[test]
+fn a_guest_that_does_not_help_falls_back_by_force_and_its_log_is_not_complete() {
+    let mut guest = marking();
+    guest.during(|device| device.attach()).unwrap();
+    guest.acceleration.log_began();
+    guest.deaf_in = Some(npa_abi::protocol::HostView { state: State::Quiescing, host_done: false });
+    let fell = guest.during(|device| device.fall_back()).unwrap();
+    assert!(fell.had_vf && !fell.logged);
+    guest.acceleration.log_began();
+    assert!(guest.acceleration.fall_back().unwrap().logged);
+}
+
+#[test]
+fn what_a_vf_wrote_before_a_reset_is_not_known() {
+    let mut guest = marking();
+    guest.during(|device| device.attach()).unwrap();
+    guest.acceleration.log_began();
+    guest.world.lock().unwrap().vf_event(VfEvent::ResetDone);
+    guest.wait(|_| true);
+    let resets = guest.read(at::RESET_COUNT);
+    while guest.read(at::RESET_COUNT) == resets {
+        guest.act();
+    }
+    assert!(!guest.during(|device| device.fall_back()).unwrap().logged);
+}
+
+#[test]
+fn a_shell_that_does_not_mark_says_so() {
+    let mut guest = Guest::registered();
+    assert!(!guest.acceleration.marks_writes() && marking().acceleration.marks_writes());
+    assert!(guest.acceleration.fall_back().unwrap().logged, "no VF wrote anything");
+    guest.during(|device| device.take_up()).unwrap();
+    guest.during(|device| device.attach()).unwrap();
+    assert!(!guest.during(|device| device.fall_back()).unwrap().logged);
+}
+
+#[test]
+fn a_handshake_goes_on_elsewhere() {
+    let mut guest = marking();
+    guest.during(|device| device.attach()).unwrap();
+    let mut state = ArchiveBuilder::default();
+    let on_vf = guest.extension.save("1", &mut state).unwrap_err();
+    assert!(matches!(on_vf, StateError::Unsaveable { .. }), "{on_vf}");
+    guest.during(|device| device.fall_back()).unwrap();
+    let generation = guest.read(at::GENERATION);
+    let mut there = moved(&saved(&guest));
+    assert_eq!(there.view(), guest.view());
+    assert_eq!(there.read(at::GENERATION), generation);
+    assert_eq!(there.read(at::SHELL_PAGE_LO), guest.read(at::SHELL_PAGE_LO));
+    assert!(there.acceleration.marks_writes());
+    assert!(there.during(|device| device.take_up()).unwrap());
+    assert_eq!(there.read(at::GENERATION), generation + 1);
+    there.during(|device| device.detach()).unwrap();
+    there.world.lock().unwrap().assert_clean();
+}
+
+#[test]
+fn a_device_without_a_shell_is_saved_too() {
+    let mut there = moved(&saved(&Guest::new()));
+    assert!(matches!(there.acceleration.attach(), Err(SwitchError::NotRegistered)));
+    there.register();
+    there.during(|device| device.attach()).unwrap();
+}
+
+/// Bytes of the other side that would have the host touch what is not RAM.
+#[test]
+fn a_landing_outside_ram_is_refused() {
+    let state = saved(&marking());
+    for wrong in [1, 0xffff_f000, u64::MAX - 4095] {
+        let mut builder = ArchiveBuilder::default();
+        let mut archive = Archive::parse(&state).unwrap();
+        let mut payload: super::saved::HandshakeState = archive.take("1").unwrap();
+        payload.set_page(wrong);
+        builder.put("1", &payload).unwrap();
+        let mut guest = Guest::new();
+        let mut archive = Archive::parse(&builder.finish()).unwrap();
+        let error = guest.extension.restore("1", &mut archive).unwrap_err();
+        assert!(matches!(error, StateError::Unsuitable { .. }), "{error}");
+    }
+}
