@@ -37,11 +37,11 @@ pub(super) fn expect(
     let expected = ExpectedVm { failure: Arc::clone(&failure) };
     tracing::info!(at = %listener.endpoint(), "waiting for a VM");
     std::thread::Builder::new().name("incoming".to_owned()).spawn(move || {
-        let arrived = listener.accept().and_then(|stream| {
-            // One VM, and no other after it.
-            drop(listener);
-            receive(&vm, mover.devices(), stream, &|| incoming.store(false, Ordering::Release))
-        });
+        let channel = listener.wait();
+        // One VM, and no other after it.
+        drop(listener);
+        let here = || incoming.store(false, Ordering::Release);
+        let arrived = receive(&vm, mover.devices(), channel, &here);
         if let Err(error) = arrived {
             *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             vm.stop();

@@ -81,6 +81,12 @@ enum Request {
         #[arg(long)]
         json: bool,
     },
+    /// Show how far a move or a save is, and how the last one ended
+    Migration {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// End a move or a save that is under way; the VM goes on here
     MigrateCancel,
     /// Save the VM to a new folder, for `vmm run --restore`, and let it go on
@@ -141,6 +147,10 @@ pub(super) fn ctl(arguments: Arguments) -> Result<(), Failure> {
             let report = watched(&arguments.api_socket, |client| client.migrate(&request))?;
             show("moved to", &report, json)?;
         }
+        Request::Migration { json: true } => {
+            println!("{}", serde_json::to_string_pretty(&client.migration()?)?);
+        }
+        Request::Migration { json: false } => print!("{}", print::migration(&client.migration()?)),
         Request::MigrateCancel => client.cancel_migration()?,
         Request::Snapshot { folder, json } => save(&arguments.api_socket, folder, false, json)?,
         Request::Suspend { folder, json } => save(&arguments.api_socket, folder, true, json)?,

@@ -107,6 +107,7 @@ mod tests {
             "migrate tcp:there:4000 --fallback early --downtime-target 100 --timeout 60 --on-timeout force",
             "migrate tls:there:4000 --bandwidth 100M --throttle --verify --json",
             "migrate-cancel",
+            "migration --json",
             "snapshot /snapshots/a",
             "suspend /snapshots/b",
         ] {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::api::{DeviceStatus, Mode, PathStatus, SwitchReport, VmState, VmStatus};
+use crate::api::{DeviceStatus, MigrationView, Mode, PathStatus, SwitchReport, VmState, VmStatus};
 use crate::migration::Report;
 
 /// The status of a VM, a few lines per device.
@@ -29,6 +29,34 @@ pub(super) fn status(status: &VmStatus) -> String {
     );
     for device in &status.devices {
         describe(&mut text, device);
+    }
+    text
+}
+
+/// How far a move or a save is, and how the last one ended.
+pub(super) fn migration(view: &MigrationView) -> String {
+    let mut text = String::new();
+    if let Some(progress) = &view.progress {
+        // Writing to a string cannot fail, here and below.
+        let _ = writeln!(
+            text,
+            "now     {} to {}, pass {}, {:.0} of {:.0} MB, {:.1} s so far",
+            progress.phase,
+            progress.to,
+            progress.round,
+            progress.done_bytes as f64 / 1e6,
+            progress.round_bytes as f64 / 1e6,
+            progress.elapsed_ms as f64 / 1e3
+        );
+    }
+    if let Some(last) = &view.last {
+        text += &report("last    to", last);
+    }
+    if let Some(error) = &view.last_error {
+        let _ = writeln!(text, "last    failed: {error}");
+    }
+    if text.is_empty() {
+        text += "the VM was not moved or saved yet\n";
     }
     text
 }

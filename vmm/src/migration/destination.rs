@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::MovingDevice;
-use super::channel::{Channel, Stream};
+use super::channel::Channel;
 use super::error::MigrationError;
 use super::message::{DeviceArrivals, Final, Hello, Kind, decode, encode};
 use super::pages;
@@ -27,7 +27,7 @@ pub struct Incoming {
     pub paused: bool,
 }
 
-/// Takes a VM over `stream` into `vm`, which was not started. On return it runs here; `arrived` is
+/// Takes a VM over `channel` into `vm`, which was not started. On return it runs here; `arrived` is
 /// called as soon as it does.
 ///
 /// # Errors
@@ -35,10 +35,9 @@ pub struct Incoming {
 pub fn receive(
     vm: &Vm,
     devices: &[MovingDevice],
-    stream: Box<dyn Stream>,
+    channel: Channel,
     arrived: &dyn Fn(),
 ) -> Result<Incoming, MigrationError> {
-    let channel = Channel::open(stream).map_err(MigrationError::at("greeting"))?;
     let late = devices.iter().map(|_| Vec::new()).collect();
     let phase = DestinationPhase::Receiving;
     let mut destination =

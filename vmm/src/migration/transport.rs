@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObjec
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
-use super::channel::Stream;
+use super::channel::{Channel, Stream};
 use super::error::MigrationError;
 
 /// Longest wait for a connection.
@@ -262,11 +262,31 @@ impl Listener {
         }
     }
 
+    /// Waits for the first host that connects and is a vmm of this protocol, with a certificate
+    /// that is trusted where that is asked for. Whoever else comes is sent away.
+    pub fn wait(&self) -> Channel {
+        /// Between two attempts: a system without descriptors is not to be made worse.
+        const PAUSE: Duration = Duration::from_millis(100);
+        loop {
+            let opened = self
+                .accept()
+                .and_then(|stream| Channel::open(stream).map_err(MigrationError::at("greeting")));
+            match opened {
+                Ok(channel) => return channel,
+                Err(error) => {
+                    let error = crate::api::chain(&error);
+                    tracing::warn!(error, "sent away, and still waiting for a VM");
+                    std::thread::sleep(PAUSE);
+                }
+            }
+        }
+    }
+
     /// Waits for the first host that connects.
     ///
     /// # Errors
     /// [`MigrationError::Listen`] when it shows no certificate that is trusted, for example.
-    pub fn accept(&self) -> Result<Box<dyn Stream>, MigrationError> {
+    fn accept(&self) -> Result<Box<dyn Stream>, MigrationError> {
         let accepted = match &self.socket {
             Socket::Unix(socket) => socket.accept().and_then(|(stream, _)| {
                 limit_unix(&stream)?;
@@ -361,3 +381,7 @@ impl Write for Limited {
         self.stream.flush()
     }
 }
+
+#[cfg(test)]
+#[path = "transport_test.rs"]
+mod tests;

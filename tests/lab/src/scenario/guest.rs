@@ -199,15 +199,21 @@ impl Guest {
         try_run(&self.options.socket("serial"), script, limit)
     }
 
+    /// `vmm ctl`, not started yet.
+    pub(crate) fn ctl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("vmm");
+        command.arg("ctl").arg("--api-socket").arg(self.options.socket("api")).args(arguments);
+        command
+    }
+
+    /// How far a move is, as the control interface says.
+    pub(crate) fn migration(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ctl_ok(&["migration", "--json"])?)?)
+    }
+
     /// Runs `vmm ctl` and returns its output, whatever its status.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> Result<Output> {
-        Command::new("vmm")
-            .arg("ctl")
-            .arg("--api-socket")
-            .arg(self.options.socket("api"))
-            .args(arguments)
-            .output()
-            .context("cannot run vmm ctl")
+        self.ctl_command(arguments).output().context("cannot run vmm ctl")
     }
 
     /// Runs `vmm ctl` and fails unless it succeeds.

@@ -54,11 +54,15 @@ impl Spread {
     }
 }
 
-/// The scenario: `--set migrations=N` changes how often, `--set verify=no` leaves the comparison of
-/// memory out, which is a good part of each stop.
+/// The scenario: `--set migrations=N` changes how often, `--set fallback=early` when the VF goes, and
+/// `--set verify=no` leaves the comparison of memory out, which is the better part of each stop.
 pub(crate) fn scenario(context: &Context) -> Result<Report> {
     let count: u32 = context.setting("migrations", "6").parse().context("no number of moves")?;
     let verify = context.setting("verify", "yes") == "yes";
+    let mut options = vec!["--fallback", context.setting("fallback", "late")];
+    if verify {
+        options.push("--verify");
+    }
     Host::up()?;
     let mut guest = Guest::launch(GuestOptions::new(context).named("moving-0"))?;
     guest.expect_traffic()?;
@@ -67,8 +71,8 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     let mut moves = Vec::new();
     for number in 1..=count {
         std::thread::sleep(DWELL);
-        let (next, report) =
-            move_on(guest, number, verify).with_context(|| format!("move {number} of {count}"))?;
+        let (next, report) = move_on(guest, number, &options)
+            .with_context(|| format!("move {number} of {count}"))?;
         guest = next;
         let downtime = report["downtime_ms"].as_f64().unwrap_or(f64::NAN);
         eprintln!("move {number} of {count}: stopped for {downtime:.1} ms");
@@ -141,34 +145,52 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     Ok(Report { checks, figures: serde_json::to_value(report)? })
 }
 
+/// A `vmm` that waits for a VM.
+pub(super) struct Meeting {
+    /// The VM to be.
+    pub(super) guest: Guest,
+    /// Where it is awaited.
+    pub(super) url: String,
+}
+
+impl Meeting {
+    /// Waits for `guest` on the other host, under `name`.
+    pub(super) fn arrange(guest: &Guest, name: &str) -> Result<Self> {
+        let socket = PathBuf::from(format!("/run/npa/meeting-{name}.sock"));
+        let url = format!("unix:{}", socket.display());
+        let mut options = guest.options.clone().named(name);
+        options.host = guest.options.host.other();
+        options.extra = vec!["--incoming".to_owned(), url.clone()];
+        let mut next = Guest::launch_only(options)?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !socket.exists() {
+            next.expect_alive()?;
+            ensure!(Instant::now() < deadline, "no VM is awaited at {url}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { guest: next, url })
+    }
+}
+
+/// Waits until the NIC is on a VF.
+pub(super) fn expect_vf(guest: &Guest) -> Result<()> {
+    let deadline = Instant::now() + VF_LIMIT;
+    while guest.net_status()?["mode"] != "vf" {
+        ensure!(Instant::now() < deadline, "no VF; vmm says:\n{}", guest.log_tail());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
 /// Moves the guest to the other host, and waits until it has a VF there.
-fn move_on(mut guest: Guest, number: u32, verify: bool) -> Result<(Guest, Value)> {
-    let host = guest.options.host.other();
-    let meeting = PathBuf::from(format!("/run/npa/move-{number}.sock"));
-    let url = format!("unix:{}", meeting.display());
-    let mut options = guest.options.clone().named(&format!("moving-{number}"));
-    options.host = host;
-    options.extra = vec!["--incoming".to_owned(), url.clone()];
-    let mut next = Guest::launch_only(options)?;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !meeting.exists() {
-        next.expect_alive()?;
-        ensure!(Instant::now() < deadline, "no VM is awaited at {}", meeting.display());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let mut arguments = vec!["migrate", url.as_str(), "--json"];
-    if verify {
-        arguments.push("--verify");
-    }
+fn move_on(mut guest: Guest, number: u32, options: &[&str]) -> Result<(Guest, Value)> {
+    let Meeting { guest: next, url } = Meeting::arrange(&guest, &format!("moving-{number}"))?;
+    let arguments = [&["migrate", url.as_str(), "--json"], options].concat();
     let report = guest
         .ctl_ok(&arguments)
         .with_context(|| format!("the other end says:\n{}", next.log_tail()))?;
     let report: Value = serde_json::from_str(&report)?;
     ensure!(guest.wait(Duration::from_secs(10))?, "the source failed:\n{}", guest.log_tail());
-    let deadline = Instant::now() + VF_LIMIT;
-    while next.net_status()?["mode"] != "vf" {
-        ensure!(Instant::now() < deadline, "no VF for the VM that came:\n{}", next.log_tail());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    expect_vf(&next)?;
     Ok((next, report))
 }

@@ -13,6 +13,7 @@ mod lifecycle;
 mod main_job;
 mod measure;
 mod migration;
+mod migration_faults;
 mod module_unload;
 mod outside;
 mod peer;
@@ -59,6 +60,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         kernels: &Series::ALL,
         timeout: 400,
         run: migration::scenario,
+    },
+    Scenario {
+        name: "migration-faults",
+        summary: "moves that fail or are ended leave the VM on its VF, its traffic unharmed",
+        kernels: &[Series::V6_12],
+        timeout: 400,
+        run: |context| {
+            held(migration_faults::run(context), "a VM whose move fails stays, and is whole")
+        },
     },
     Scenario {
         name: "snapshot",

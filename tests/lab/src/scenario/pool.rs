@@ -62,14 +62,15 @@ pub(crate) fn expect_all_free_at(socket: &Path) -> Result<()> {
     }
 }
 
-/// The daemon's process id.
-fn daemon() -> Result<rustix::process::Pid> {
+/// The process id of the daemon behind `socket`.
+fn daemon(socket: &Path) -> Result<rustix::process::Pid> {
     for entry in std::fs::read_dir("/proc")? {
         let path = entry?.path();
         let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
         let mut words = command.split(|byte| *byte == 0);
         let program = words.next().unwrap_or_default();
-        if program.ends_with(b"pf-control") && words.next() == Some(b"serve") {
+        let serves = program.ends_with(b"pf-control") && words.next() == Some(b"serve");
+        if serves && words.any(|word| word == socket.as_os_str().as_encoded_bytes()) {
             let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
             if let Some(pid) = number.and_then(rustix::process::Pid::from_raw) {
                 return Ok(pid);
@@ -81,10 +82,15 @@ fn daemon() -> Result<rustix::process::Pid> {
 
 /// Kills the daemon with SIGKILL and waits until it is gone.
 pub(crate) fn kill_daemon() -> Result<()> {
-    let pid = daemon()?;
+    kill_daemon_at(Path::new(SOCKET))
+}
+
+/// The same, of the daemon behind `socket`.
+pub(crate) fn kill_daemon_at(socket: &Path) -> Result<()> {
+    let pid = daemon(socket)?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     let deadline = Instant::now() + Duration::from_secs(5);
-    while daemon().is_ok_and(|now| now == pid) {
+    while daemon(socket).is_ok_and(|now| now == pid) {
         ensure!(Instant::now() < deadline, "pf-control does not die");
         std::thread::sleep(Duration::from_millis(20));
     }

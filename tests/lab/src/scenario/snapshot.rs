@@ -3,15 +3,13 @@
 
 use super::Context;
 use super::guest::{Guest, GuestOptions};
+use super::migration::expect_vf;
 use super::pool;
 use super::traffic::Traffic;
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-/// How long a VM may take to get a VF.
-const VF_LIMIT: Duration = Duration::from_secs(15);
+use std::time::Duration;
 
 pub(crate) fn run(context: &Context) -> Result<()> {
     let folder = Path::new("/run/npa/snapshots");
@@ -98,14 +96,5 @@ fn refused(mut options: GuestOptions, folder: &Path, why: &str) -> Result<()> {
     ensure!(!guest.wait(Duration::from_secs(10))?, "a snapshot that does not fit was restored");
     let log = guest.log_tail();
     ensure!(log.contains(why), "`{why}` is not among what vmm says:\n{log}");
-    Ok(())
-}
-
-fn expect_vf(guest: &Guest) -> Result<()> {
-    let deadline = Instant::now() + VF_LIMIT;
-    while guest.net_status()?["mode"] != "vf" {
-        ensure!(Instant::now() < deadline, "no VF again; vmm says:\n{}", guest.log_tail());
-        std::thread::sleep(Duration::from_millis(50));
-    }
     Ok(())
 }
