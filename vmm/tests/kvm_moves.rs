@@ -236,8 +236,8 @@ fn moved_over(
     (source, outcome, moved, arrived, carried.load(Ordering::Relaxed))
 }
 
-/// Bytes before which a destination has not heard of a VM, and goes on waiting for one.
-const PREAMBLE: u64 = 10;
+/// A destination that has heard less than this goes on waiting for a VM.
+const PREAMBLE: u64 = 11;
 
 /// Exactly one of the two runs: the source if the move failed.
 fn expect_one(source: &Machine, outcome: &Result<Report, MigrationError>, moved: &Machine) {
