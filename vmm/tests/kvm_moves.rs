@@ -6,16 +6,19 @@ mod bare;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bare::{Code, Machine, SCRATCH, has_kvm};
 use vm_memory::{Bytes, GuestAddress};
+use vmm::api::{Accelerated, ApiError, DeviceStatus, ErrorCode, FellBack, SwitchReport};
 use vmm::migration::{
-    Endpoint, Fallback, Listener, MigrateOptions, MigrationError, OnTimeout, Policy, Progress,
-    Report, migrate, receive, snapshot,
+    Endpoint, Fallback, Listener, MigrateOptions, MigrationError, MovingDevice, OnTimeout, Policy,
+    Progress, Report, migrate, receive, snapshot,
 };
+use vmm::virtio::worker::CallError;
+use vmm::virtio::{Arrival, Arrivals, Intake, PathCounters};
 use vmm::vm::{RunState, Vm, VmError, VmExit};
 
 /// A machine that counts for ever.
@@ -274,6 +277,131 @@ fn a_stream_that_is_cut_anywhere_leaves_one_machine() {
         });
         expect_one(&source, &outcome, &moved);
         assert_eq!(outcome.is_ok(), arrived.is_ok(), "cut after {cut} bytes of {whole}");
+    }
+}
+
+/// A card to which frames came that its guest has not got.
+#[derive(Default)]
+struct Card {
+    intake: Mutex<Option<Intake>>,
+    waiting: Mutex<Vec<Arrival>>,
+    delivered: Mutex<Vec<Arrival>>,
+}
+
+impl Arrivals for Card {
+    fn id(&self) -> &str {
+        "net0"
+    }
+
+    fn set_intake(&self, intake: Intake) -> Result<(), CallError> {
+        *self.intake.lock().unwrap() = Some(intake);
+        Ok(())
+    }
+
+    fn collect(&self) -> Result<Vec<Arrival>, CallError> {
+        Ok(std::mem::take(&mut *self.waiting.lock().unwrap()))
+    }
+
+    fn deliver(&self, arrivals: Vec<Arrival>) -> Result<(), CallError> {
+        self.delivered.lock().unwrap().extend(arrivals);
+        Ok(())
+    }
+
+    fn open_after(&self, late: Vec<Arrival>) -> Result<(), CallError> {
+        self.set_intake(Intake::Open)?;
+        self.deliver(late)
+    }
+
+    fn announce(&self) -> Result<(), CallError> {
+        Ok(())
+    }
+}
+
+impl Accelerated for Card {
+    fn id(&self) -> &str {
+        "net0"
+    }
+
+    fn status(&self) -> DeviceStatus {
+        DeviceStatus::emulated("net0", "net", PathCounters::default())
+    }
+
+    fn attach(&self) -> Result<SwitchReport, ApiError> {
+        Err(ApiError::new(ErrorCode::NotAccelerated, "no"))
+    }
+
+    fn detach(&self) -> Result<SwitchReport, ApiError> {
+        Err(ApiError::new(ErrorCode::NotAccelerated, "no"))
+    }
+
+    fn fall_back(&self) -> Result<FellBack, ApiError> {
+        Ok(FellBack { had_vf: false, logged: true })
+    }
+
+    fn marks_writes(&self) -> bool {
+        true
+    }
+
+    fn log_began(&self) {}
+
+    fn take_up(&self) -> Result<bool, ApiError> {
+        Ok(false)
+    }
+}
+
+fn moving(card: &Arc<Card>) -> [MovingDevice; 1] {
+    [MovingDevice { accelerated: card.clone(), arrivals: card.clone() }]
+}
+
+/// Frames that came in the stop are with whichever guest runs, once and in order, and its card
+/// takes more.
+#[test]
+fn frames_that_came_in_the_stop_are_where_the_guest_is() {
+    if !has_kvm("frames_that_came_in_the_stop_are_where_the_guest_is") {
+        return;
+    }
+    let frames: Vec<Arrival> = (0xa1..0xa6).map(|tag| vec![tag; 80]).collect();
+    // From before the hand-over to after it.
+    for back in (0..1200).step_by(60) {
+        let folder = tempfile::tempdir().unwrap();
+        let (front, behind) = (folder.path().join("front"), folder.path().join("back"));
+        let listener = Listener::bind(Endpoint::Unix(behind.clone()), None).unwrap();
+        let destination = std::thread::spawn(move || {
+            let (machine, card) = (counting(), Arc::new(Card::default()));
+            let outcome = receive(&machine.vm, &moving(&card), listener.wait(), &|| {});
+            (machine, card, outcome.is_ok())
+        });
+        // How long the stream is depends on the state's numbers, so the cut is counted from the
+        // frames, which are a good part of its end.
+        let mark = frames[0].clone();
+        let mut since = None;
+        let (wire, _) = through_a_wire(&front, behind, move |_, bytes| {
+            let found = bytes.windows(mark.len()).position(|window| window == mark);
+            let from = match (since, found) {
+                (Some(seen), _) => -i64::try_from(seen).unwrap(),
+                (None, Some(at)) => at as i64,
+                (None, None) => return true,
+            };
+            let left = (from + back - 100).clamp(0, bytes.len() as i64) as usize;
+            since = Some((bytes.len() as i64 - from) as u64);
+            let all = left == bytes.len();
+            bytes.truncate(left);
+            all
+        });
+        let (source, card) = (started(), Arc::new(Card::default()));
+        *card.waiting.lock().unwrap() = frames.clone();
+        let options = options(&front);
+        let outcome = migrate(&source.vm, &moving(&card), &options, &Progress::default());
+        wire.join().unwrap();
+        let (moved, other, arrived) = destination.join().unwrap();
+        expect_one(&source, &outcome, &moved);
+        assert_eq!(outcome.is_ok(), arrived);
+        let here = if arrived { &other } else { &card };
+        let mut there = here.delivered.lock().unwrap().clone();
+        there.extend(here.collect().unwrap());
+        assert_eq!(there, frames, "cut {back} bytes on");
+        let intake = *here.intake.lock().unwrap();
+        assert!(matches!(intake, None | Some(Intake::Open)), "deaf: {intake:?}");
     }
 }
 

@@ -13,7 +13,7 @@ use super::phase::{SourceEvent, SourcePhase};
 use super::precopy::{Convergence, Decision, Fallback, Policy, Round};
 use super::progress::{Progress, Report, RoundReport, ms};
 use super::transport::{self, Endpoint, Identity, Limited};
-use crate::virtio::{Arrival, Intake};
+use crate::virtio::Arrival;
 use crate::vm::dirty::PAGE;
 use crate::vm::{PageSet, RunState, Throttle, Vm};
 
@@ -322,12 +322,6 @@ impl Source<'_> {
         self.step(SourceEvent::Stopped);
         let brownout = self.fell_back.map_or(Duration::ZERO, |since| stopped - since);
         self.report.brownout_ms = ms(brownout);
-        for device in self.devices {
-            device.arrivals.set_intake(Intake::Hold).map_err(|source| MigrationError::Device {
-                device: device.arrivals.id().to_owned(),
-                source,
-            })?;
-        }
         self.report.stop.hold_ms = clock.lap();
 
         let memory = &self.vm.device_context().memory;
@@ -363,7 +357,8 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// Sends what came to this end and the guest has not got; keeps it if the VM may stay.
+    /// Sends what came to this end and the guest has not got, since its devices hold; keeps it if the
+    /// VM may stay.
     fn hand_arrivals_over(
         &mut self,
         channel: &mut Channel,
