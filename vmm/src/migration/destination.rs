@@ -9,7 +9,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use super::MovingDevice;
 use super::channel::Channel;
 use super::error::MigrationError;
-use super::message::{DeviceArrivals, Final, Hello, Kind, decode, encode};
+use super::message::{DeviceArrivals, Final, Hello, Kind, decode, encode, readable};
 use super::pages;
 use super::phase::{DestinationEvent, DestinationPhase};
 use super::source::{give_up, take_up};
@@ -19,6 +19,9 @@ use crate::vm::{GuestRam, Vm};
 
 /// How long frames that came here are held back for those that the source still sends.
 const LATE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Most bytes of frames that a source hands over, all cards together.
+const LATE_BYTES: usize = 256 << 20;
 
 /// A VM that came.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +43,17 @@ pub fn receive(
 ) -> Result<Incoming, MigrationError> {
     let late = devices.iter().map(|_| Vec::new()).collect();
     let phase = DestinationPhase::Receiving;
-    let mut destination =
-        Destination { vm, devices, channel, phase, end: None, late, settled: false, arrived };
+    let mut destination = Destination {
+        vm,
+        devices,
+        channel,
+        phase,
+        end: None,
+        late,
+        late_bytes: 0,
+        settled: false,
+        arrived,
+    };
     let outcome = destination.run();
     if let Err(error) = &outcome {
         destination.step(DestinationEvent::Lost);
@@ -64,6 +76,8 @@ struct Destination<'a> {
     end: Option<Final>,
     /// What came after the VM did, by device.
     late: Vec<Vec<Arrival>>,
+    /// Bytes of all that came so.
+    late_bytes: usize,
     /// The source knows that the VM is here.
     settled: bool,
     arrived: &'a dyn Fn(),
@@ -100,7 +114,7 @@ impl Destination<'_> {
         // The source judges too, and knows the same; it is not trusted to.
         let mut unfit = theirs.shape.differences(&ours.shape);
         unfit.extend(theirs.cpus.missing_on(&ours.cpus));
-        tracing::info!(vmm = theirs.vmm, "a VM comes");
+        tracing::info!(vmm = readable(theirs.vmm.as_bytes()), "a VM comes");
         if unfit.is_empty() { Ok(()) } else { Err(MigrationError::Unfit(unfit)) }
     }
 
@@ -135,7 +149,7 @@ impl Destination<'_> {
                 self.channel.send(Kind::Ready, &[]).map_err(&at)?;
             }
             Kind::GiveUp => {
-                return Err(MigrationError::Peer(String::from_utf8_lossy(body).into_owned()));
+                return Err(MigrationError::Peer(readable(body)));
             }
             _ => return Err(unexpected(kind, "memory")),
         }
@@ -154,7 +168,7 @@ impl Destination<'_> {
                     self.keep(arrivals)?;
                 }
                 Kind::GiveUp => {
-                    return Err(MigrationError::Peer(String::from_utf8_lossy(body).into_owned()));
+                    return Err(MigrationError::Peer(readable(body)));
                 }
                 _ => return Err(unexpected(kind, "the hand-over")),
             }
@@ -168,7 +182,11 @@ impl Destination<'_> {
             let got = format!("arrivals for `{name}`");
             return Err(MigrationError::Unexpected { got, expected: "a device of this VM" });
         };
-        // The device bounds what it takes.
+        self.late_bytes += arrivals.units.iter().map(|unit| unit.0.len()).sum::<usize>();
+        if self.late_bytes > LATE_BYTES {
+            let got = "more arrivals than any card holds".to_owned();
+            return Err(MigrationError::Unexpected { got, expected: "the hand-over" });
+        }
         self.late[index].extend(arrivals.units.into_iter().map(|unit| unit.0));
         Ok(())
     }

@@ -166,6 +166,15 @@ impl<'de> Deserialize<'de> for Unit {
     }
 }
 
+/// Most characters of another host's words that are shown.
+const SHOWN_MAX: usize = 1000;
+
+/// What another host says, fit for a terminal and a log: it may say anything.
+pub(super) fn readable(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    text.chars().take(SHOWN_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::new();
     // Only a writer or a type that refuses can fail, and neither is there.
@@ -192,6 +201,12 @@ mod tests {
             assert!(Kind::from_code(code).is_none_or(|kind| kind as u8 == code));
         }
         assert_eq!((0..=u8::MAX).filter_map(Kind::from_code).count(), 15);
+    }
+
+    #[test]
+    fn what_the_other_end_says_is_harmless() {
+        assert_eq!(readable("no \u{1b}[2J room\n\u{fffd}".as_bytes()), "no ?[2J room?\u{fffd}");
+        assert_eq!(readable(&[0xff; 5000]).chars().count(), SHOWN_MAX);
     }
 
     #[test]

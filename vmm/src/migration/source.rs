@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use super::MovingDevice;
 use super::channel::{Channel, ChannelError};
 use super::error::MigrationError;
-use super::message::{ARRIVALS_MAX, DeviceArrivals, Final, Hello, Kind, Unit, decode, encode};
+use super::message::{
+    ARRIVALS_MAX, DeviceArrivals, Final, Hello, Kind, Unit, decode, encode, readable,
+};
 use super::pages::{self, PageSink};
 use super::phase::{SourceEvent, SourcePhase};
 use super::precopy::{Convergence, Decision, Fallback, Policy, Round};
@@ -436,8 +438,7 @@ fn send_units(channel: &mut Channel, name: &str, units: Vec<Unit>) -> Result<(),
 
 /// Tells the other end why; if that fails, it sees the connection end.
 pub(super) fn give_up(channel: &mut Channel, error: &MigrationError) {
-    let mut text = crate::api::chain(error);
-    text.truncate(4096);
+    let text = readable(crate::api::chain(error).as_bytes());
     let _ = channel.send(Kind::GiveUp, &[text.as_bytes()]);
 }
 
@@ -453,7 +454,7 @@ pub(super) fn expect<'a>(
         return Ok(body);
     }
     if got == Kind::GiveUp {
-        return Err(MigrationError::Peer(String::from_utf8_lossy(body).into_owned()));
+        return Err(MigrationError::Peer(readable(body)));
     }
     Err(MigrationError::Unexpected { got: format!("{got:?}"), expected })
 }
@@ -481,9 +482,7 @@ impl<'a> ChannelSink<'a> {
         if let Err(error) = self.channel.send(kind, parts) {
             // Whoever closes a connection has said why before, if there was time to.
             return Err(match self.channel.receive() {
-                Ok((Kind::GiveUp, text)) => {
-                    MigrationError::Peer(String::from_utf8_lossy(text).into_owned())
-                }
+                Ok((Kind::GiveUp, text)) => MigrationError::Peer(readable(text)),
                 _ => MigrationError::at("copying memory")(error),
             });
         }
