@@ -562,3 +562,64 @@ fn a_snapshot_restores_as_often_as_it_is_wanted() {
     snapshot::save(&source.vm, &[], &last, true, &progress).unwrap();
     assert!(stands_still(&source.vm));
 }
+
+/// A message as it goes over the wire (`vmm::migration::channel`).
+fn message(kind: u8, number: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind, 0, 0, 0];
+    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&number.to_le_bytes());
+    let checksum = crc32fast::hash(&[&bytes, body].concat());
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// A source that knows the protocol and means no good.
+#[test]
+fn a_hostile_source_gets_an_error_and_no_machine() {
+    if !has_kvm("a_hostile_source_gets_an_error_and_no_machine") {
+        return;
+    }
+    let pages =
+        |gpa: u64, len: usize| message(2, 1, &[&gpa.to_le_bytes()[..], &vec![0xee; len]].concat());
+    let zeroes =
+        |gpa: u64, len: u64| message(3, 1, &[gpa.to_le_bytes(), len.to_le_bytes()].concat());
+    let cases = [
+        ("pages behind the end of RAM", pages(16 << 20, 4096)),
+        ("pages across the end of RAM", pages((16 << 20) - 4096, 8192)),
+        ("pages at the end of everything", pages(u64::MAX - 4095, 4096)),
+        ("half a page", pages(0x1000, 2048)),
+        ("pages off their boundaries", pages(0x1001, 4096)),
+        ("no pages", pages(0x1000, 0)),
+        ("an address cut short", message(2, 1, &[0; 7])),
+        ("zeroes without end", zeroes(0, !4095)),
+        ("zeroes that wrap", zeroes(0x1000, u64::MAX - 0xfff)),
+        ("zeroes of nothing", zeroes(0x1000, 0)),
+        ("a state before the end of memory", message(8, 1, b"npastate")),
+        ("an end of memory that is none", message(7, 1, &[0xff; 20])),
+        ("go before anything", message(11, 1, &[])),
+        ("what only a destination says", message(12, 1, &[])),
+        ("a second greeting", message(1, 1, &[0x80])),
+        ("an unknown kind", message(99, 1, &[])),
+        ("words for a terminal", message(15, 1, b"\x1b[2J\x07gone")),
+    ];
+    for (what, bad) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let meeting = folder.path().join("meeting");
+        let destination = awaited(&meeting);
+        let mut stream = UnixStream::connect(&meeting).unwrap();
+        stream.write_all(b"npamove\0\x01\0").unwrap();
+        let mut head = [0; 26];
+        stream.read_exact(&mut head).unwrap();
+        let len = u32::from_le_bytes(head[14..18].try_into().unwrap());
+        let mut hello = vec![0; len as usize];
+        stream.read_exact(&mut hello).unwrap();
+        // Its own greeting fits in every respect.
+        stream.write_all(&message(1, 0, &hello)).unwrap();
+        stream.write_all(&bad).unwrap();
+        let (machine, outcome) = destination.join().unwrap();
+        let error = outcome.expect_err(what).to_string();
+        assert!(!error.contains('\x1b'), "{what}: {error}");
+        assert!(stands_still(&machine.vm) && machine.vm.state() == RunState::Paused, "{what}");
+    }
+}
