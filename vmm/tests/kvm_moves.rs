@@ -1,60 +1,21 @@
-//! Saving, restoring and moving machines on a real /dev/kvm, with everything that can go wrong on
-//! the way: exactly one of them runs afterwards.
+//! Saving, restoring and moving machines on a real /dev/kvm. What goes wrong on the way is in
+//! `kvm_move_faults.rs`.
 
 mod bare;
+mod moves;
 
-use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use bare::{Code, Machine, SCRATCH, has_kvm};
+use moves::{awaited, count, counting, counts, options, stands_still, started};
 use vm_memory::{Bytes, GuestAddress};
-use vmm::api::{Accelerated, ApiError, DeviceStatus, ErrorCode, FellBack, SwitchReport};
 use vmm::migration::{
-    Endpoint, Fallback, Listener, MigrateOptions, MigrationError, MovingDevice, OnTimeout, Policy,
-    Progress, Report, migrate, receive, snapshot,
+    Endpoint, Listener, MigrateOptions, MigrationError, OnTimeout, Policy, Progress, migrate,
+    receive, snapshot,
 };
-use vmm::virtio::worker::CallError;
-use vmm::virtio::{Arrival, Arrivals, Intake, PathCounters};
 use vmm::vm::{RunState, Vm, VmError, VmExit};
-
-/// A machine that counts for ever.
-fn counting() -> Machine {
-    Machine::new(Code::new().count_for_ever(SCRATCH))
-}
-
-fn count(vm: &Vm) -> u32 {
-    vm.device_context().memory.ram().read_obj(GuestAddress(SCRATCH.into())).unwrap()
-}
-
-/// Whether the machine counts on.
-fn counts(vm: &Vm) -> bool {
-    let before = count(vm);
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(2) {
-        if count(vm) != before {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    false
-}
-
-fn stands_still(vm: &Vm) -> bool {
-    let before = count(vm);
-    std::thread::sleep(Duration::from_millis(30));
-    count(vm) == before
-}
-
-fn started() -> Machine {
-    let machine = counting();
-    machine.vm.start().unwrap();
-    assert!(counts(&machine.vm));
-    machine
-}
 
 fn copy_memory(from: &Vm, to: &Vm) {
     let (from, to) = (&from.device_context().memory, &to.device_context().memory);
@@ -145,27 +106,6 @@ fn the_dirty_log_has_what_guest_and_vmm_wrote_and_nothing_else() {
     machine.vm.stop_dirty_log().unwrap();
 }
 
-fn options(to: &Path) -> MigrateOptions {
-    MigrateOptions {
-        to: Endpoint::Unix(to.to_owned()),
-        identity: None,
-        policy: Policy::default(),
-        fallback: Fallback::Late,
-        bandwidth: None,
-        verify: true,
-    }
-}
-
-/// Waits for a machine at `at`; the thread returns it with how that ended.
-fn awaited(at: &Path) -> std::thread::JoinHandle<(Machine, Result<(), MigrationError>)> {
-    let listener = Listener::bind(Endpoint::Unix(at.to_owned()), None).unwrap();
-    std::thread::spawn(move || {
-        let machine = counting();
-        let outcome = receive(&machine.vm, &[], listener.wait(), &|| {}).map(drop);
-        (machine, outcome)
-    })
-}
-
 #[test]
 fn a_machine_moves_and_counts_on() {
     if !has_kvm("a_machine_moves_and_counts_on") {
@@ -185,242 +125,6 @@ fn a_machine_moves_and_counts_on() {
     assert!(report.bytes < 1 << 20, "{} bytes", report.bytes);
     source.vm.hand_over();
     assert_eq!(source.vm.wait().unwrap(), VmExit::HandedOver);
-}
-
-/// Passes on what goes from the source to the destination until `damage` is done, and everything
-/// the other way.
-fn through_a_wire(
-    front: &Path,
-    back: PathBuf,
-    mut damage: impl FnMut(u64, &mut Vec<u8>) -> bool + Send + 'static,
-) -> (std::thread::JoinHandle<()>, Arc<AtomicU64>) {
-    let listener = UnixListener::bind(front).unwrap();
-    let carried = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&carried);
-    let wire = std::thread::spawn(move || {
-        let (mut from, _) = listener.accept().unwrap();
-        let mut to = UnixStream::connect(back).unwrap();
-        let (mut answers, mut asker) = (to.try_clone().unwrap(), from.try_clone().unwrap());
-        let backwards = std::thread::spawn(move || {
-            // Ends with either end.
-            let _ = std::io::copy(&mut answers, &mut asker);
-            let _ = asker.shutdown(std::net::Shutdown::Both);
-        });
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            let len = from.read(&mut buffer).unwrap_or(0);
-            let mut bytes = buffer[..len].to_vec();
-            let goes_on = len > 0 && damage(counter.load(Ordering::Relaxed), &mut bytes);
-            counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            if to.write_all(&bytes).is_err() || !goes_on {
-                break;
-            }
-        }
-        let _ = to.shutdown(std::net::Shutdown::Both);
-        let _ = from.shutdown(std::net::Shutdown::Both);
-        backwards.join().unwrap();
-    });
-    (wire, carried)
-}
-
-/// Moves a machine over a wire that does `damage`; returns both machines and both outcomes, and
-/// the bytes that were carried.
-fn moved_over(
-    damage: impl FnMut(u64, &mut Vec<u8>) -> bool + Send + 'static,
-) -> (Machine, Result<Report, MigrationError>, Machine, Result<(), MigrationError>, u64) {
-    let folder = tempfile::tempdir().unwrap();
-    let (front, back) = (folder.path().join("front"), folder.path().join("back"));
-    let destination = awaited(&back);
-    let (wire, carried) = through_a_wire(&front, back, damage);
-    let source = started();
-    let outcome = migrate(&source.vm, &[], &options(&front), &Progress::default());
-    wire.join().unwrap();
-    let (moved, arrived) = destination.join().unwrap();
-    (source, outcome, moved, arrived, carried.load(Ordering::Relaxed))
-}
-
-/// A destination that has heard less than this goes on waiting for a VM.
-const PREAMBLE: u64 = 11;
-
-/// Exactly one of the two runs: the source if the move failed.
-fn expect_one(source: &Machine, outcome: &Result<Report, MigrationError>, moved: &Machine) {
-    match outcome {
-        Ok(_) => {
-            assert!(counts(&moved.vm), "nobody runs after a move");
-            assert!(stands_still(&source.vm), "both run after a move");
-        }
-        Err(error) => {
-            assert!(counts(&source.vm), "nobody runs after: {error}");
-            assert!(stands_still(&moved.vm), "both run after: {error}");
-        }
-    }
-}
-
-#[test]
-fn a_stream_that_is_cut_anywhere_leaves_one_machine() {
-    if !has_kvm("a_stream_that_is_cut_anywhere_leaves_one_machine") {
-        return;
-    }
-    let (source, outcome, moved, arrived, whole) = moved_over(|_, _| true);
-    arrived.unwrap();
-    expect_one(&source, &outcome, &moved);
-    assert!(outcome.is_ok());
-    // *Go* and what follows are the last few messages.
-    let cuts = (PREAMBLE..whole.saturating_sub(32)).step_by((whole / 24) as usize);
-    let ends = (1..=4).map(|back| whole - 16 * back - 8);
-    for cut in cuts.chain(ends) {
-        let (source, outcome, moved, arrived, _) = moved_over(move |carried, bytes| {
-            let left = cut.saturating_sub(carried) as usize;
-            let all = left > bytes.len();
-            bytes.truncate(left);
-            all
-        });
-        expect_one(&source, &outcome, &moved);
-        assert_eq!(outcome.is_ok(), arrived.is_ok(), "cut after {cut} bytes of {whole}");
-    }
-}
-
-/// A card to which frames came that its guest has not got.
-#[derive(Default)]
-struct Card {
-    intake: Mutex<Option<Intake>>,
-    waiting: Mutex<Vec<Arrival>>,
-    delivered: Mutex<Vec<Arrival>>,
-}
-
-impl Arrivals for Card {
-    fn id(&self) -> &str {
-        "net0"
-    }
-
-    fn set_intake(&self, intake: Intake) -> Result<(), CallError> {
-        *self.intake.lock().unwrap() = Some(intake);
-        Ok(())
-    }
-
-    fn collect(&self) -> Result<Vec<Arrival>, CallError> {
-        Ok(std::mem::take(&mut *self.waiting.lock().unwrap()))
-    }
-
-    fn deliver(&self, arrivals: Vec<Arrival>) -> Result<(), CallError> {
-        self.delivered.lock().unwrap().extend(arrivals);
-        Ok(())
-    }
-
-    fn open_after(&self, late: Vec<Arrival>) -> Result<(), CallError> {
-        self.set_intake(Intake::Open)?;
-        self.deliver(late)
-    }
-
-    fn announce(&self) -> Result<(), CallError> {
-        Ok(())
-    }
-}
-
-impl Accelerated for Card {
-    fn id(&self) -> &str {
-        "net0"
-    }
-
-    fn status(&self) -> DeviceStatus {
-        DeviceStatus::emulated("net0", "net", PathCounters::default())
-    }
-
-    fn attach(&self) -> Result<SwitchReport, ApiError> {
-        Err(ApiError::new(ErrorCode::NotAccelerated, "no"))
-    }
-
-    fn detach(&self) -> Result<SwitchReport, ApiError> {
-        Err(ApiError::new(ErrorCode::NotAccelerated, "no"))
-    }
-
-    fn fall_back(&self) -> Result<FellBack, ApiError> {
-        Ok(FellBack { had_vf: false, logged: true })
-    }
-
-    fn marks_writes(&self) -> bool {
-        true
-    }
-
-    fn log_began(&self) {}
-
-    fn take_up(&self) -> Result<bool, ApiError> {
-        Ok(false)
-    }
-}
-
-fn moving(card: &Arc<Card>) -> [MovingDevice; 1] {
-    [MovingDevice { accelerated: card.clone(), arrivals: card.clone() }]
-}
-
-/// Frames that came in the stop are with whichever guest runs, once and in order, and its card
-/// takes more.
-#[test]
-fn frames_that_came_in_the_stop_are_where_the_guest_is() {
-    if !has_kvm("frames_that_came_in_the_stop_are_where_the_guest_is") {
-        return;
-    }
-    let frames: Vec<Arrival> = (0xa1..0xa6).map(|tag| vec![tag; 80]).collect();
-    // From before the hand-over to after it.
-    for back in (0..1200).step_by(60) {
-        let folder = tempfile::tempdir().unwrap();
-        let (front, behind) = (folder.path().join("front"), folder.path().join("back"));
-        let listener = Listener::bind(Endpoint::Unix(behind.clone()), None).unwrap();
-        let destination = std::thread::spawn(move || {
-            let (machine, card) = (counting(), Arc::new(Card::default()));
-            let outcome = receive(&machine.vm, &moving(&card), listener.wait(), &|| {});
-            (machine, card, outcome.is_ok())
-        });
-        // How long the stream is depends on the state's numbers, so the cut is counted from the
-        // frames, which are a good part of its end.
-        let mark = frames[0].clone();
-        let mut since = None;
-        let (wire, _) = through_a_wire(&front, behind, move |_, bytes| {
-            let found = bytes.windows(mark.len()).position(|window| window == mark);
-            let from = match (since, found) {
-                (Some(seen), _) => -i64::try_from(seen).unwrap(),
-                (None, Some(at)) => at as i64,
-                (None, None) => return true,
-            };
-            let left = (from + back - 100).clamp(0, bytes.len() as i64) as usize;
-            since = Some((bytes.len() as i64 - from) as u64);
-            let all = left == bytes.len();
-            bytes.truncate(left);
-            all
-        });
-        let (source, card) = (started(), Arc::new(Card::default()));
-        *card.waiting.lock().unwrap() = frames.clone();
-        let options = options(&front);
-        let outcome = migrate(&source.vm, &moving(&card), &options, &Progress::default());
-        wire.join().unwrap();
-        let (moved, other, arrived) = destination.join().unwrap();
-        expect_one(&source, &outcome, &moved);
-        assert_eq!(outcome.is_ok(), arrived);
-        let here = if arrived { &other } else { &card };
-        let mut there = here.delivered.lock().unwrap().clone();
-        there.extend(here.collect().unwrap());
-        assert_eq!(there, frames, "cut {back} bytes on");
-        let intake = *here.intake.lock().unwrap();
-        assert!(matches!(intake, None | Some(Intake::Open)), "deaf: {intake:?}");
-    }
-}
-
-#[test]
-fn a_flipped_bit_anywhere_is_seen_and_the_machine_stays() {
-    if !has_kvm("a_flipped_bit_anywhere_is_seen_and_the_machine_stays") {
-        return;
-    }
-    let (_, _, _, _, whole) = moved_over(|_, _| true);
-    for at in (PREAMBLE..whole - 64).step_by((whole / 24) as usize) {
-        let (source, outcome, moved, arrived, _) = moved_over(move |carried, bytes| {
-            if let Some(byte) = at.checked_sub(carried).and_then(|at| bytes.get_mut(at as usize)) {
-                *byte ^= 4;
-            }
-            true
-        });
-        expect_one(&source, &outcome, &moved);
-        assert!(outcome.is_err() && arrived.is_err(), "bit flipped at {at} of {whole}");
-    }
 }
 
 #[test]
@@ -561,65 +265,4 @@ fn a_snapshot_restores_as_often_as_it_is_wanted() {
     let last = folder.path().join("last");
     snapshot::save(&source.vm, &[], &last, true, &progress).unwrap();
     assert!(stands_still(&source.vm));
-}
-
-/// A message as it goes over the wire (`vmm::migration::channel`).
-fn message(kind: u8, number: u32, body: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![kind, 0, 0, 0];
-    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&number.to_le_bytes());
-    let checksum = crc32fast::hash(&[&bytes, body].concat());
-    bytes.extend_from_slice(&checksum.to_le_bytes());
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-/// A source that knows the protocol and means no good.
-#[test]
-fn a_hostile_source_gets_an_error_and_no_machine() {
-    if !has_kvm("a_hostile_source_gets_an_error_and_no_machine") {
-        return;
-    }
-    let pages =
-        |gpa: u64, len: usize| message(2, 1, &[&gpa.to_le_bytes()[..], &vec![0xee; len]].concat());
-    let zeroes =
-        |gpa: u64, len: u64| message(3, 1, &[gpa.to_le_bytes(), len.to_le_bytes()].concat());
-    let cases = [
-        ("pages behind the end of RAM", pages(16 << 20, 4096)),
-        ("pages across the end of RAM", pages((16 << 20) - 4096, 8192)),
-        ("pages at the end of everything", pages(u64::MAX - 4095, 4096)),
-        ("half a page", pages(0x1000, 2048)),
-        ("pages off their boundaries", pages(0x1001, 4096)),
-        ("no pages", pages(0x1000, 0)),
-        ("an address cut short", message(2, 1, &[0; 7])),
-        ("zeroes without end", zeroes(0, !4095)),
-        ("zeroes that wrap", zeroes(0x1000, u64::MAX - 0xfff)),
-        ("zeroes of nothing", zeroes(0x1000, 0)),
-        ("a state before the end of memory", message(8, 1, b"npastate")),
-        ("an end of memory that is none", message(7, 1, &[0xff; 20])),
-        ("go before anything", message(11, 1, &[])),
-        ("what only a destination says", message(12, 1, &[])),
-        ("a second greeting", message(1, 1, &[0x80])),
-        ("an unknown kind", message(99, 1, &[])),
-        ("words for a terminal", message(15, 1, b"\x1b[2J\x07gone")),
-    ];
-    for (what, bad) in cases {
-        let folder = tempfile::tempdir().unwrap();
-        let meeting = folder.path().join("meeting");
-        let destination = awaited(&meeting);
-        let mut stream = UnixStream::connect(&meeting).unwrap();
-        stream.write_all(b"npamove\0\x01\0").unwrap();
-        let mut head = [0; 26];
-        stream.read_exact(&mut head).unwrap();
-        let len = u32::from_le_bytes(head[14..18].try_into().unwrap());
-        let mut hello = vec![0; len as usize];
-        stream.read_exact(&mut hello).unwrap();
-        // Its own greeting fits in every respect.
-        stream.write_all(&message(1, 0, &hello)).unwrap();
-        stream.write_all(&bad).unwrap();
-        let (machine, outcome) = destination.join().unwrap();
-        let error = outcome.expect_err(what).to_string();
-        assert!(!error.contains('\x1b'), "{what}: {error}");
-        assert!(stands_still(&machine.vm) && machine.vm.state() == RunState::Paused, "{what}");
-    }
 }
