@@ -89,7 +89,7 @@ impl Arrivals for Card {
         Ok(())
     }
 
-    fn open_after(&self, late: Vec<Arrival>) -> Result<(), CallError> {
+    fn open_after(&self, late: Vec<Arrival>, _: Vec<Arrival>) -> Result<(), CallError> {
         self.set_intake(Intake::Open)?;
         self.deliver(late)
     }

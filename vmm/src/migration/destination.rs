@@ -195,6 +195,8 @@ impl Destination<'_> {
     fn take_over(&mut self, before_go: Vec<Vec<Arrival>>) -> Result<Incoming, MigrationError> {
         let paused = self.end.is_some_and(|end| end.paused);
         self.step(DestinationEvent::Go);
+        // They may have come here too, and still be on their way through this host.
+        let seen = before_go.clone();
         for (device, arrivals) in self.devices.iter().zip(before_go) {
             let told = device
                 .arrivals
@@ -217,15 +219,16 @@ impl Destination<'_> {
         if let Err(error) = self.channel.send(Kind::Running, &[]) {
             tracing::warn!(%error, "the source does not hear that the VM runs here");
         }
-        self.finish_arrivals();
+        self.finish_arrivals(seen);
         if !paused {
             take_up(self.devices);
         }
         Ok(Incoming { paused })
     }
 
-    /// Takes what still comes from the source, then lets the network's own in.
-    fn finish_arrivals(&mut self) {
+    /// Takes what still comes from the source, then lets the network's own in, without what was
+    /// `seen` already.
+    fn finish_arrivals(&mut self, seen: Vec<Vec<Arrival>>) {
         self.late = self.devices.iter().map(|_| Vec::new()).collect();
         let started = Instant::now();
         while started.elapsed() < LATE_LIMIT {
@@ -250,8 +253,9 @@ impl Destination<'_> {
                 }
             }
         }
-        for (device, late) in self.devices.iter().zip(std::mem::take(&mut self.late)) {
-            if let Err(error) = device.arrivals.open_after(late) {
+        let late = std::mem::take(&mut self.late);
+        for ((device, late), seen) in self.devices.iter().zip(late).zip(seen) {
+            if let Err(error) = device.arrivals.open_after(late, seen) {
                 tracing::error!(device = device.arrivals.id(), %error, "the device stays deaf");
             }
         }

@@ -41,12 +41,12 @@ pub trait Arrivals: Send + Sync {
     /// When the device's thread does not answer.
     fn deliver(&self, arrivals: Vec<Arrival>) -> Result<(), CallError>;
 
-    /// Ends [`Intake::Hold`]: delivers `late`, then what was held without what is in `late` too,
-    /// then whatever arrives.
+    /// Ends [`Intake::Hold`]: delivers `late`, then what was held without what is in `late` or in
+    /// `seen` (delivered before, and on its way here all the longer), then whatever arrives.
     ///
     /// # Errors
     /// When the device's thread does not answer.
-    fn open_after(&self, late: Vec<Arrival>) -> Result<(), CallError>;
+    fn open_after(&self, late: Vec<Arrival>, seen: Vec<Arrival>) -> Result<(), CallError>;
 
     /// Tells the network that the device is here now.
     ///

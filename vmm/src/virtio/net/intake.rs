@@ -83,7 +83,10 @@ pub(super) fn discard_all(backend: &impl FrameBackend) -> u64 {
 
 /// `frames` without those of `seen`, each of which stands for one of its equals: a network that
 /// floods has given both hosts a copy.
-pub(super) fn without(frames: Vec<Arrival>, seen: &[Arrival]) -> Vec<Arrival> {
+pub(super) fn without<'a>(
+    frames: Vec<Arrival>,
+    seen: impl IntoIterator<Item = &'a Arrival>,
+) -> Vec<Arrival> {
     let mut counts: HashMap<&[u8], usize> = HashMap::new();
     for frame in seen {
         *counts.entry(frame.as_slice()).or_default() += 1;

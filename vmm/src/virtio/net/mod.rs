@@ -187,8 +187,8 @@ impl<B: FrameBackend> Arrivals for NetHandle<B> {
         self.worker.call(CALL_DEADLINE, move |worker| worker.deliver(arrivals))
     }
 
-    fn open_after(&self, late: Vec<Arrival>) -> Result<(), CallError> {
-        self.worker.call(CALL_DEADLINE, move |worker| worker.open_after(late))
+    fn open_after(&self, late: Vec<Arrival>, seen: Vec<Arrival>) -> Result<(), CallError> {
+        self.worker.call(CALL_DEADLINE, move |worker| worker.open_after(late, &seen))
     }
 
     fn announce(&self) -> Result<(), CallError> {

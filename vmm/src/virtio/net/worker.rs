@@ -107,8 +107,9 @@ impl<B: FrameBackend> NetWorker<B> {
         LiveCounters::add(&self.counters.received_dropped, lost);
     }
 
-    pub(super) fn open_after(&mut self, late: Vec<Arrival>) {
-        let held = intake::without(intake::read_all(&self.backend), &late);
+    pub(super) fn open_after(&mut self, late: Vec<Arrival>, seen: &[Arrival]) {
+        let held = intake::read_all(&self.backend);
+        let held = intake::without(held, late.iter().chain(seen));
         self.deliver(late);
         self.deliver(held);
         self.pending.intake = Intake::Open;

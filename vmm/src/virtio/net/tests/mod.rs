@@ -1,5 +1,6 @@
 //! The NIC under a fake driver and a pair of sockets in place of a tap.
 
+mod arrivals;
 mod drain;
 mod frames;
 mod hostile;
