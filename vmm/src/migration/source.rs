@@ -15,7 +15,7 @@ use super::phase::{SourceEvent, SourcePhase};
 use super::precopy::{Convergence, Decision, Fallback, Policy, Round};
 use super::progress::{Progress, Report, RoundReport, ms};
 use super::transport::{self, Endpoint, Identity, Limited};
-use crate::virtio::Arrival;
+use crate::virtio::{Arrival, Intake};
 use crate::vm::dirty::PAGE;
 use crate::vm::{PageSet, RunState, Throttle, Vm};
 
@@ -134,14 +134,26 @@ impl Source<'_> {
         });
         if self.phase == SourcePhase::InDoubt {
             tracing::error!(error = crate::api::chain(&error), "migration in doubt");
+            for device in self.devices {
+                // Its operator may let the VM go on.
+                let _ = device.arrivals.set_intake(Intake::Open);
+            }
             return Err(MigrationError::InDoubt);
         }
         if let Err(error) = self.vm.stop_dirty_log() {
             tracing::warn!(error = crate::api::chain(&error), "dirty log");
         }
-        for (device, arrivals) in self.devices.iter().zip(std::mem::take(&mut self.kept)) {
-            if let Err(error) = device.arrivals.deliver(arrivals) {
-                tracing::warn!(device = device.arrivals.id(), %error, "frames are lost");
+        let mut kept = std::mem::take(&mut self.kept).into_iter();
+        for device in self.devices {
+            let card = &device.arrivals;
+            // What was sent in vain is older than what came since.
+            let restored = card.collect().and_then(|since| {
+                card.deliver(kept.next().unwrap_or_default())?;
+                card.deliver(since)?;
+                card.set_intake(Intake::Open)
+            });
+            if let Err(error) = restored {
+                tracing::warn!(device = card.id(), %error, "frames are lost");
             }
         }
         // A VM that has ended meanwhile does not go on.
@@ -324,6 +336,12 @@ impl Source<'_> {
         self.step(SourceEvent::Stopped);
         let brownout = self.fell_back.map_or(Duration::ZERO, |since| stopped - since);
         self.report.brownout_ms = ms(brownout);
+        for device in self.devices {
+            device.arrivals.set_intake(Intake::Keep).map_err(|source| MigrationError::Device {
+                device: device.arrivals.id().to_owned(),
+                source,
+            })?;
+        }
         self.report.stop.hold_ms = clock.lap();
 
         let memory = &self.vm.device_context().memory;

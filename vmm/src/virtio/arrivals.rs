@@ -13,6 +13,9 @@ pub enum Intake {
     Discard,
     /// Leaves it where it arrived.
     Hold,
+    /// Keeps it in memory for [`Arrivals::collect`]: where it arrives there is room for so much only.
+    /// For a device that holds.
+    Keep,
 }
 
 /// One unit (a frame) as it arrived, with what the backend says about it.

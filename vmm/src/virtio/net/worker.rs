@@ -95,6 +95,11 @@ impl<B: FrameBackend> NetWorker<B> {
         tracing::trace!(discarded, "frames for a VM that is elsewhere");
     }
 
+    fn keep(&mut self) {
+        let arrivals = intake::read_all(&self.backend);
+        self.deliver(arrivals);
+    }
+
     /// What has arrived and was not delivered.
     pub(super) fn collect(&mut self) -> Vec<Arrival> {
         let mut arrivals = self.pending.take();
@@ -296,8 +301,10 @@ impl<B: FrameBackend> Worker for NetWorker<B> {
     }
 
     fn run(&mut self, wake: Wake) -> Progress {
-        if self.pending.intake == Intake::Discard {
-            self.discard();
+        match self.pending.intake {
+            Intake::Discard => self.discard(),
+            Intake::Keep => self.keep(),
+            Intake::Open | Intake::Hold => {}
         }
         if matches!(wake, Wake::Queue(_)) {
             LiveCounters::add(&self.counters.kicks, 1);

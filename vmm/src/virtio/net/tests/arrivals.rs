@@ -53,6 +53,27 @@ fn what_a_held_card_did_not_get_is_collected_oldest_first() {
 }
 
 #[test]
+fn a_card_keeps_more_than_its_wire_holds_while_its_vm_is_held() {
+    let mut setup = Setup::started();
+    crate::pci::PciDevice::suspend(&mut setup.driver.function).unwrap();
+    setup.handle.set_intake(Intake::Keep).unwrap();
+    let mut sent = 0_u32;
+    while sent < 2_000 {
+        if setup.try_arrive(&unicast(sent as u8, 64)) {
+            sent += 1;
+        }
+    }
+    let kept = setup.handle.collect().unwrap();
+    assert_eq!(kept.len(), 2_000);
+    assert_eq!(kept[1_999], frame(1_999_u32 as u8));
+    setup.handle.set_intake(Intake::Open).unwrap();
+    crate::pci::PciDevice::resume(&mut setup.driver.function);
+    setup.arrive(&unicast(9, 64));
+    setup.offer(0, 4, 2048);
+    assert_eq!(setup.received(0, 1), [9]);
+}
+
+#[test]
 fn a_card_that_came_tells_the_network() {
     let mut setup = Setup::started();
     setup.handle.announce().unwrap();
