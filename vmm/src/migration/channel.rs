@@ -153,6 +153,24 @@ impl Channel {
     /// # Errors
     /// When none comes in time, or it is not sound.
     pub(super) fn receive(&mut self) -> Result<(Kind, &[u8]), ChannelError> {
+        let kind = self.advance()?;
+        Ok((kind, &self.body))
+    }
+
+    /// The next message that says more than that the other end is alive.
+    ///
+    /// # Errors
+    /// As [`Channel::receive`].
+    pub(super) fn receive_word(&mut self) -> Result<(Kind, &[u8]), ChannelError> {
+        loop {
+            let kind = self.advance()?;
+            if kind != Kind::Alive {
+                return Ok((kind, &self.body));
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<Kind, ChannelError> {
         let number = self.received;
         let mut header = [0; HEADER];
         self.stream.read_exact(&mut header)?;
@@ -176,7 +194,7 @@ impl Channel {
             return Err(ChannelError::Damaged { number });
         }
         self.received = self.received.wrapping_add(1);
-        Ok((kind, &self.body))
+        Ok(kind)
     }
 }
 

@@ -139,7 +139,10 @@ impl Destination<'_> {
                 let state = body.to_vec();
                 if let Some(theirs) = end.memory {
                     let memory = &self.vm.device_context().memory;
-                    let ours = pages::checksum(memory.ram(), memory.ranges());
+                    let channel = &mut self.channel;
+                    let alive = || channel.send(Kind::Alive, &[]);
+                    let ours = pages::checksum(memory.ram(), memory.ranges(), alive);
+                    let ours = ours.map_err(&at)?;
                     if ours != theirs {
                         return Err(MigrationError::MemoryDiffers { ours, theirs });
                     }

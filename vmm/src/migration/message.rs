@@ -35,7 +35,7 @@ pub(super) enum Kind {
     RoundEnd = 4,
     /// Destination: all of the pass has arrived; empty.
     RoundTaken = 5,
-    /// Source: nothing to say, but alive; empty.
+    /// Either end: nothing to say, but alive; empty.
     Alive = 6,
     /// Source: [`Final`], after all of memory. The source holds the VM.
     Final = 7,

@@ -74,18 +74,31 @@ fn grouped(bytes: &[u8]) -> Vec<(bool, &[u8])> {
     groups
 }
 
-/// CRC-32 of all of `ranges`, in ascending order.
-pub(super) fn checksum(ram: &GuestRam, ranges: &[RamRange]) -> u32 {
+/// Bytes between two signs of life of a long computation.
+const SIGN_OF_LIFE: u64 = 16 << 20;
+
+/// CRC-32 of all of `ranges`, in ascending order; calls `alive` now and then.
+pub(super) fn checksum<E>(
+    ram: &GuestRam,
+    ranges: &[RamRange],
+    mut alive: impl FnMut() -> Result<(), E>,
+) -> Result<u32, E> {
     let mut checksum = crc32fast::Hasher::new();
     let mut buffer = vec![0; (PAGES_MAX * PAGE) as usize];
+    let mut silent = 0;
     for run in PageSet::all(ranges).runs(PAGES_MAX) {
         let bytes = &mut buffer[..run.bytes() as usize];
         // Ranges of RAM are RAM.
         if ram.read_slice(bytes, GuestAddress(run.gpa)).is_ok() {
             checksum.update(bytes);
         }
+        silent += run.bytes();
+        if silent >= SIGN_OF_LIFE {
+            silent = 0;
+            alive()?;
+        }
     }
-    checksum.finalize()
+    Ok(checksum.finalize())
 }
 
 #[cfg(test)]
@@ -131,7 +144,8 @@ mod tests {
         let sum = |at: u64| {
             let memory = Memory::new(&layout).unwrap();
             memory.ram().write_obj(1_u8, GuestAddress(at)).unwrap();
-            checksum(memory.ram(), memory.ranges())
+            let alive = || Ok::<(), ()>(());
+            checksum(memory.ram(), memory.ranges(), alive).unwrap()
         };
         assert_eq!(sum(5), sum(5));
         assert_ne!(sum(5), sum(6));

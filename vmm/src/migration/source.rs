@@ -352,7 +352,12 @@ impl Source<'_> {
             pages::copy(memory.ram(), &last, &mut ChannelSink::new(channel, self.progress, false))?;
         self.report.last_pages = copied.pages + copied.zeroes;
         self.report.stop.memory_ms = clock.lap();
-        let checksum = verify.then(|| pages::checksum(memory.ram(), memory.ranges()));
+        let checksum = verify
+            .then(|| {
+                pages::checksum(memory.ram(), memory.ranges(), || channel.send(Kind::Alive, &[]))
+            })
+            .transpose()
+            .map_err(&at)?;
         self.report.stop.verify_ms = if verify { clock.lap() } else { 0.0 };
 
         let end = Final { paused, memory: checksum };
@@ -467,7 +472,7 @@ pub(super) fn expect<'a>(
     expected: &'static str,
     at: &impl Fn(ChannelError) -> MigrationError,
 ) -> Result<&'a [u8], MigrationError> {
-    let (got, body) = channel.receive().map_err(at)?;
+    let (got, body) = channel.receive_word().map_err(at)?;
     if got == kind {
         return Ok(body);
     }

@@ -10,8 +10,8 @@ use super::config::MacAddress;
 use super::header::{HEADER_LEN, LONGEST};
 use crate::virtio::arrivals::{Arrival, Intake};
 
-/// Most frames kept: several times what a tap holds.
-const MOST_FRAMES: usize = 8192;
+/// Most frames kept: many times what a tap holds.
+const MOST_FRAMES: usize = 65_536;
 
 /// Most bytes kept.
 const MOST_BYTES: usize = 64 << 20;
