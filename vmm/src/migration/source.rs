@@ -132,6 +132,9 @@ impl Source<'_> {
             }
             _ => SourceEvent::GaveUp,
         });
+        if let Err(error) = self.vm.stop_dirty_log() {
+            tracing::warn!(error = crate::api::chain(&error), "dirty log");
+        }
         if self.phase == SourcePhase::InDoubt {
             tracing::error!(error = crate::api::chain(&error), "migration in doubt");
             for device in self.devices {
@@ -139,9 +142,6 @@ impl Source<'_> {
                 let _ = device.arrivals.set_intake(Intake::Open);
             }
             return Err(MigrationError::InDoubt);
-        }
-        if let Err(error) = self.vm.stop_dirty_log() {
-            tracing::warn!(error = crate::api::chain(&error), "dirty log");
         }
         let mut kept = std::mem::take(&mut self.kept).into_iter();
         for device in self.devices {

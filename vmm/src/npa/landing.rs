@@ -118,7 +118,7 @@ impl Residue {
     }
 }
 
-fn is_ram_page(ram: &GuestRam, address: u64) -> bool {
+pub(super) fn is_ram_page(ram: &GuestRam, address: u64) -> bool {
     address.is_multiple_of(PAGE) && ram.check_range(GuestAddress(address), PAGE_SIZE)
 }
 

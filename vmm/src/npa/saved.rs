@@ -6,10 +6,9 @@ use npa_abi::PAGE_SIZE;
 use npa_abi::protocol::CommandStatus;
 use npa_abi::shell_page::LANDING_PAGES_MAX;
 use serde::{Deserialize, Serialize};
-use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use super::core::Core;
-use super::landing::{Landing, Registration, Residue};
+use super::landing::{Landing, Registration, Residue, is_ram_page};
 use super::registers::GuestRegisters;
 use super::switch::{Phase, Switch};
 use crate::state::{Payload, StateError};
@@ -69,14 +68,12 @@ impl RestPhase {
 
 /// Whether all of `pages` are different pages of RAM, and a landing's number of them.
 fn are_pages(ram: &GuestRam, pages: &[u64]) -> bool {
-    let page = PAGE_SIZE as u64;
-    let is_page = |address: &u64| {
-        address.is_multiple_of(page) && ram.check_range(GuestAddress(*address), PAGE_SIZE)
-    };
     let mut sorted = pages.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
-    sorted.len() == pages.len() && pages.len() <= LANDING_PAGES_MAX && pages.iter().all(is_page)
+    sorted.len() == pages.len()
+        && pages.len() <= LANDING_PAGES_MAX
+        && pages.iter().all(|page| is_ram_page(ram, *page))
 }
 
 impl Core {
