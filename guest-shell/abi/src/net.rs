@@ -206,7 +206,8 @@ pub struct NetOps {
     /// full or no buffer to be had.
     pub add_buffers_to_rx_ring:
         Option<unsafe extern "sysv64" fn(*mut Instance, queue: u32, count: u32) -> Status>,
-    /// Stops the device's DMA and interrupts for all queues; the last op. `OK`, or `ERR_DEVICE`
-    /// when the device does not answer (the hypervisor resets it in any case).
+    /// Stops the device's DMA and interrupts for all queues; the last op but one: `check_rx_ring` is
+    /// called once more, for what the device had finished, and has memory to go by alone. `OK`, or
+    /// `ERR_DEVICE` when the device does not answer (the hypervisor resets it in any case).
     pub quiesce: Option<unsafe extern "sysv64" fn(*mut Instance) -> Status>,
 }

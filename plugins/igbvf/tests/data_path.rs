@@ -289,6 +289,19 @@ fn quiesce_stops_both_queues() {
 }
 
 #[test]
+fn what_came_before_the_quiesce_is_still_there_after_it() {
+    let (mut bed, mut vf) = (bed(64), Vf::default());
+    bed.refill(0, 32);
+    for seed in 0..5 {
+        vf.deliver(&mut bed, &frame(seed, 60), 0, 0);
+    }
+    assert_eq!(bed.quiesce(), 0);
+    assert_eq!(bed.receive(0, 64).len(), 5);
+    assert_eq!(bed.receive(0, 64).len(), 0);
+    finish(&bed);
+}
+
+#[test]
 fn a_device_that_is_gone_costs_an_error_and_no_more() {
     let (mut bed, mut vf) = (bed(64), Vf::default());
     bed.refill(0, 32);

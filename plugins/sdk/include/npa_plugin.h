@@ -633,8 +633,9 @@ struct NPA_NetOps {
          */
         NPA_Status (*add_buffers_to_rx_ring)(struct NPA_Instance*, uint32_t queue, uint32_t count);
         /**
-         * Stops the device's DMA and interrupts for all queues; the last op. `OK`, or `ERR_DEVICE`
-         * when the device does not answer (the hypervisor resets it in any case).
+         * Stops the device's DMA and interrupts for all queues; the last op but one: `check_rx_ring` is
+         * called once more, for what the device had finished, and has memory to go by alone. `OK`, or
+         * `ERR_DEVICE` when the device does not answer (the hypervisor resets it in any case).
          */
         NPA_Status (*quiesce)(struct NPA_Instance*);
 };

@@ -262,7 +262,8 @@ impl Core {
         if let Some(half) = from.guest_half() {
             state.history.step(guest_step(half), in_phase);
         }
-        let turned_back = matches!(to, Phase::Revoking(_) | Phase::Withdrawing { .. });
+        let settled = from.is_settled();
+        let turned_back = matches!(to, Phase::Revoking(_) | Phase::Withdrawing { .. }) && !settled;
         state.unmarked |= turned_back && from.holds_vf();
         if turned_back && state.failure.is_none() {
             state.failure = why;
@@ -280,7 +281,7 @@ impl Core {
         if to == Phase::Offered {
             state.history.offered(state.switch.generation());
         }
-        if !to.holds_vf() || turned_back {
+        if to.is_settled() || turned_back {
             state.offer = OfferRegisters::default();
         }
         if to.at_rest() && !from.at_rest() {
@@ -493,8 +494,12 @@ impl Core {
         if timeout.timed_out() { Err(SwitchError::TimedOut(OPERATOR_LIMIT)) } else { Ok(()) }
     }
 
-    /// Asks for `event` and waits until the switch that it begins has ended.
-    pub(super) fn request(&self, event: SwitchEvent) -> Result<Phase, SwitchError> {
+    /// Asks for `event` and waits until the switch that it begins has ended, or is `far_enough`.
+    pub(super) fn request(
+        &self,
+        event: SwitchEvent,
+        far_enough: impl Fn(Phase) -> bool,
+    ) -> Result<(), SwitchError> {
         let mut state = self.lock();
         if state.reserved && event == SwitchEvent::Attach {
             return Err(SwitchError::Reserved);
@@ -506,13 +511,18 @@ impl Core {
         let before = state.ended;
         let (mut state, timeout) = self
             .changed
-            .wait_timeout_while(state, OPERATOR_LIMIT, |state| state.ended == before)
+            .wait_timeout_while(state, OPERATOR_LIMIT, |state| {
+                state.ended == before && !far_enough(state.switch.phase())
+            })
             .unwrap_or_else(PoisonError::into_inner);
         if timeout.timed_out() {
             return Err(SwitchError::TimedOut(OPERATOR_LIMIT));
         }
+        if state.ended == before {
+            return Ok(());
+        }
         match (event, state.last_failure.clone()) {
-            (_, None) => Ok(state.switch.phase()),
+            (_, None) => Ok(()),
             (SwitchEvent::Attach, Some(failure)) => Err(SwitchError::AttachFailed(failure)),
             (_, Some(failure)) => {
                 state.detach_asked = false;

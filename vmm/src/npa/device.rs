@@ -110,7 +110,7 @@ impl Acceleration {
     /// # Errors
     /// [`SwitchError`]; the device is then on its emulated path and no VF is held.
     pub fn attach(&self) -> Result<(), SwitchError> {
-        self.core.request(SwitchEvent::Attach).map(drop)
+        self.core.request(SwitchEvent::Attach, |_| false)
     }
 
     /// Takes the device off its VF. Returns once the VF is back in its pool.
@@ -119,6 +119,10 @@ impl Acceleration {
     /// [`SwitchError::PoolAway`] before anything was changed; [`SwitchError::Forced`] when the
     /// guest did not take part, and the VF is back all the same.
     pub fn detach(&self) -> Result<(), SwitchError> {
+        self.detach_until(|_| false)
+    }
+
+    fn detach_until(&self, far_enough: impl Fn(Phase) -> bool) -> Result<(), SwitchError> {
         let (phase, lease) = {
             let state = self.core.lock();
             (state.switch.phase(), state.lease)
@@ -126,7 +130,7 @@ impl Acceleration {
         if phase == Phase::Active {
             pool_ready(self.pool.as_ref(), lease)?;
         }
-        self.core.request(SwitchEvent::Detach).map(drop)
+        self.core.request(SwitchEvent::Detach, far_enough)
     }
 }
 
@@ -146,14 +150,15 @@ impl Acceleration {
 
     /// Makes the device emulated, and keeps it so until [`Acceleration::take_up`]: for whatever
     /// cannot be done with a VF. Waits for a switch that is under way. A guest that does not take
-    /// part loses the VF by force.
+    /// part loses the VF by force. The VF may not be back in its pool yet: neither the guest nor
+    /// whatever is to be done with it depends on that.
     ///
     /// # Errors
     /// [`SwitchError`]; the device then is as it was, and may be attached again.
     pub fn fall_back(&self) -> Result<FellBack, SwitchError> {
         self.core.lock().reserved = true;
         let outcome = loop {
-            match self.detach() {
+            match self.detach_until(Phase::is_settled) {
                 Ok(()) | Err(SwitchError::Forced(_)) => break Ok(true),
                 Err(SwitchError::NotAttached) => break Ok(false),
                 Err(SwitchError::Busy) => match self.core.wait_for_rest() {
@@ -190,6 +195,8 @@ impl Acceleration {
             std::mem::take(&mut state.wants_vf)
         };
         if wanted {
+            // The VF of before may still be on its way back.
+            self.core.wait_for_rest()?;
             self.attach()?;
         }
         Ok(wanted)

@@ -207,6 +207,7 @@ fn a_guest_s_own_detach_waits_for_the_daemon() {
     assert_eq!(guest.view().state, State::Active);
     guest.world.lock().unwrap().daemon_away = false;
     guest.until(State::Emulated);
+    guest.wait(|world| !world.held);
     guest.world.lock().unwrap().assert_clean();
     assert_eq!(guest.read(at::RESET_COUNT), 0);
 }

@@ -50,6 +50,8 @@ pub(super) struct World {
     pub(super) log: Vec<&'static str>,
     /// The daemon does not run.
     pub(super) daemon_away: bool,
+    /// The daemon takes as long as this to take a VF back.
+    pub(super) release_hangs: bool,
     /// The step that fails.
     pub(super) fails: Option<&'static str>,
     /// Who holds the VF.
@@ -164,6 +166,9 @@ impl VfPool for FakePool {
 
     fn release(&self, _lease: LeaseId) -> Result<(), ClientError> {
         assert!(!self.0.lock().unwrap().open, "released while open");
+        while self.0.lock().unwrap().release_hangs {
+            std::thread::yield_now();
+        }
         self.call("release", |world| {
             world.has_address = false;
             world.held = false;

@@ -1,5 +1,5 @@
 //! The handshake with the shell in an archive. A device is saved only while its emulated path
-//! carries the traffic and no switch is under way, so there is no VF, no offer and no plugin in
+//! carries the traffic and no guest takes part in a switch, so there is no VF, no offer and no plugin in
 //! it: only what the guest told the host, and what it was told last.
 
 use npa_abi::PAGE_SIZE;
@@ -51,7 +51,7 @@ impl RestPhase {
     fn of(phase: Phase) -> Option<Self> {
         match phase {
             Phase::Unregistered => Some(Self::Unregistered),
-            Phase::Emulated => Some(Self::Emulated),
+            Phase::Emulated | Phase::Closing => Some(Self::Emulated),
             Phase::Failed { held: false } => Some(Self::Failed),
             _ => None,
         }

@@ -39,6 +39,7 @@ fn a_device_that_gave_its_vf_up_gets_one_again_and_none_before() {
     guest.during(|device| device.attach()).unwrap();
     let fell = guest.during(|device| device.fall_back()).unwrap();
     assert!(fell.had_vf && fell.logged);
+    guest.wait(|world| !world.held);
     guest.world.lock().unwrap().assert_clean();
     assert!(matches!(guest.acceleration.attach(), Err(SwitchError::Reserved)));
     let again = guest.during(|device| device.fall_back()).unwrap();
@@ -92,7 +93,11 @@ fn a_handshake_goes_on_elsewhere() {
     let mut state = ArchiveBuilder::default();
     let on_vf = guest.extension.save("1", &mut state).unwrap_err();
     assert!(matches!(on_vf, StateError::Unsaveable { .. }), "{on_vf}");
+    // The VF is out of the guest's reach, but its daemon takes its time.
+    guest.world.lock().unwrap().release_hangs = true;
     guest.during(|device| device.fall_back()).unwrap();
+    assert!(guest.world.lock().unwrap().held);
+    assert!(guest.acceleration.detach().is_err(), "it is detached");
     let generation = guest.read(at::GENERATION);
     let mut there = moved(&saved(&guest));
     assert_eq!(there.view(), guest.view());
@@ -103,6 +108,9 @@ fn a_handshake_goes_on_elsewhere() {
     assert_eq!(there.read(at::GENERATION), generation + 1);
     there.during(|device| device.detach()).unwrap();
     there.world.lock().unwrap().assert_clean();
+    guest.world.lock().unwrap().release_hangs = false;
+    guest.wait(|world| !world.held);
+    assert!(guest.during(|device| device.take_up()).unwrap(), "a move that failed");
 }
 
 #[test]

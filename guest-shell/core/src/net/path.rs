@@ -102,13 +102,6 @@ impl RxSlots {
         Some(RxPiece { handle, offset: segment.offset, length: segment.length })
     }
 
-    /// Marks every buffer that is in the ring. No device may write there any more.
-    fn mark(&self, os: &impl NetOs) {
-        for handle in self.handles.as_slice().iter().flatten() {
-            os.rx_mark(*handle, 0, self.buffer_length);
-        }
-    }
-
     /// Frees every buffer. No device may write there any more.
     fn empty(&mut self, os: &impl NetOs) {
         for place in self.handles.as_mut_slice() {
@@ -269,13 +262,18 @@ impl NetPath {
         self.run(os, Call::Other, Op::DisableInterrupt(queue)).map(drop)
     }
 
-    /// Stops the device's DMA and interrupts, and marks all memory that it knew; the last call.
-    pub(super) fn quiesce<O: NetOs>(&mut self, os: &O) -> Result<(), Fault> {
+    /// Stops the device's DMA and interrupts, takes the frames that came until then, and marks the
+    /// rings, which the device wrote; the last call. Buffers that are left hold no frame, and what
+    /// they do hold is nobody's.
+    pub(super) fn quiesce<O: NetOs>(
+        &mut self,
+        os: &O,
+        receiver: &mut Receiver,
+    ) -> Result<(), Fault> {
         self.disarm(os, RX_QUEUE)?;
         self.disarm(os, TX_QUEUE)?;
         self.run(os, Call::Other, Op::Quiesce)?;
-        // A frame may have begun to come, and the last descriptors were written by the device.
-        self.slots.mark(os);
+        self.check_rx(os, receiver, self.slots.entries())?;
         self.instance.mark();
         Ok(())
     }

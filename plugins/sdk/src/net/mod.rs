@@ -98,7 +98,8 @@ pub trait NetPlugin: Sized + Sync {
         source: &mut RxSource<'_>,
     ) -> u32;
 
-    /// Stops DMA and interrupts of all queues.
+    /// Stops DMA and interrupts of all queues. Afterwards [`NetPlugin::receive`] is called once
+    /// more, for the frames that the device had finished.
     ///
     /// # Errors
     /// [`Error::Device`] when the device does not answer.

@@ -32,6 +32,8 @@ pub enum SwitchEvent {
     PathReturned,
     /// All of the work of `Revoking` is done: the VF can reach nothing any more.
     Revoked,
+    /// All of the work of `Releasing` is done: the VF can reach nothing any more.
+    Retired,
     /// The VF is closed and given back.
     Released,
     /// An action of the present work failed.
@@ -71,7 +73,7 @@ pub enum SwitchEvent {
 
 impl SwitchEvent {
     /// All events.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Attach,
         Self::Detach,
         Self::Prepared,
@@ -79,6 +81,7 @@ impl SwitchEvent {
         Self::PathMoved,
         Self::PathReturned,
         Self::Revoked,
+        Self::Retired,
         Self::Released,
         Self::StepFailed,
         Self::Deadline,
@@ -123,6 +126,7 @@ impl SwitchEvent {
             | Self::PathMoved
             | Self::PathReturned
             | Self::Revoked
+            | Self::Retired
             | Self::Released
             | Self::StepFailed
             | Self::Deadline

@@ -33,8 +33,11 @@ pub enum Phase {
     Returning,
     /// The guest drains the VF's receive side and gives up the plugin. The guest's turn.
     Returned,
-    /// The guest is done with the VF; the host unmaps and releases it.
+    /// The guest is done with the VF; the host takes it out of its reach.
     Releasing,
+    /// The VF is out of the guest's reach, and the guest knows of no switch any more; the host
+    /// closes and releases the VF.
+    Closing,
     /// The host takes the VF away by force. The guest still sees what it saw before, because it
     /// may reuse its ring memory as soon as it sees `Failed`.
     Revoking(HostView),
@@ -86,7 +89,7 @@ const fn view(state: State, host_done: bool) -> HostView {
 
 impl Phase {
     /// Every phase, `Revoking` once for each view that it can freeze.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Unregistered,
         Self::Emulated,
         Self::Preparing,
@@ -100,6 +103,7 @@ impl Phase {
         Self::Returning,
         Self::Returned,
         Self::Releasing,
+        Self::Closing,
         Self::Failed { held: true },
         Self::Failed { held: false },
         Self::Withdrawing { registered: true },
@@ -117,9 +121,11 @@ impl Phase {
     /// What the guest reads in the state register.
     pub const fn view(self) -> HostView {
         match self {
-            Self::Unregistered | Self::Emulated | Self::Preparing | Self::Withdrawing { .. } => {
-                view(State::Emulated, true)
-            }
+            Self::Unregistered
+            | Self::Emulated
+            | Self::Preparing
+            | Self::Closing
+            | Self::Withdrawing { .. } => view(State::Emulated, true),
             Self::Offered => view(State::Offered, true),
             Self::Loading => view(State::Loading, false),
             Self::Landed => view(State::Loading, true),
@@ -164,6 +170,15 @@ impl Phase {
         )
     }
 
+    /// Whether neither the guest nor a VF takes part in a switch: what the guest sees does not
+    /// change by itself, and nothing but its CPUs and the emulated path writes to its memory.
+    pub const fn is_settled(self) -> bool {
+        matches!(
+            self,
+            Self::Unregistered | Self::Emulated | Self::Closing | Self::Failed { held: false }
+        )
+    }
+
     /// Name as the log and the status output spell it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -180,6 +195,7 @@ impl Phase {
             Self::Returning => "returning",
             Self::Returned => "returned",
             Self::Releasing => "releasing",
+            Self::Closing => "closing",
             Self::Revoking(_) => "revoking",
             Self::Failed { .. } => "failed",
             Self::Withdrawing { .. } => "withdrawing",

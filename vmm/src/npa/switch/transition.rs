@@ -90,10 +90,13 @@ const NOTIFY: Work = Work { actions: &[A::Notify], then: None, on_failure: OnFai
 
 /// After the guest's own quiesce: the landing is filled again while the guest still sees
 /// `Quiescing`, since it may free the landing once it sees `Emulated`.
-const RELEASE: Work = backward(
-    &[A::MapDeadPage, A::StopVf, A::UnwireVectors, A::RestoreLanding, A::CloseVf, A::Release],
-    SwitchEvent::Released,
+const RETIRE: Work = backward(
+    &[A::MapDeadPage, A::StopVf, A::UnwireVectors, A::RestoreLanding],
+    SwitchEvent::Retired,
 );
+
+/// The slow rest, for which neither the guest nor a migration needs to wait.
+const PUT_AWAY: Work = backward(&[A::Notify, A::CloseVf, A::Release], SwitchEvent::Released);
 
 /// A revoke before address and forwarding moved.
 const REVOKE_UNMOVED: Work =
@@ -105,9 +108,6 @@ const REVOKE_MOVED: Work = backward(
     &[A::MapDeadPage, A::StopVf, A::SetRevoked, A::ServePath, A::PfQuiesce, A::UnwireVectors],
     SwitchEvent::Revoked,
 );
-
-/// The slow rest of a revoke, after the guest was told.
-const RELEASE_REVOKED: Work = backward(&[A::Notify, A::CloseVf, A::Release], SwitchEvent::Released);
 
 /// The guest never saw the VF, or has given it up.
 const WITHDRAW_UNSEEN: Work = backward(&[A::StopVf, A::CloseVf, A::Release], SwitchEvent::Released);
@@ -158,15 +158,16 @@ pub const fn transition(phase: Phase, event: SwitchEvent) -> Next {
     use Phase as P;
     use SwitchEvent as E;
     match (phase, event) {
-        // Registration. `Preparing` and `Withdrawing` look like `Emulated` to the guest.
+        // Registration. `Preparing`, `Closing` and `Withdrawing` look like `Emulated` to the guest.
         (P::Unregistered | P::Emulated, E::GuestRegister) => to(P::Emulated),
         (P::Preparing, E::GuestRegister) => to(P::Preparing),
+        (P::Closing, E::GuestRegister) => to(P::Closing),
         (P::Withdrawing { .. }, E::GuestRegister) => to(P::Withdrawing { registered: true }),
         (P::Emulated | P::Failed { held: false }, E::GuestUnregister) => to(P::Unregistered),
         (P::Preparing | P::Failed { held: true }, E::GuestUnregister) => {
             to_do(P::Withdrawing { registered: false }, WITHDRAW_UNSEEN)
         }
-        (P::Withdrawing { registered: true }, E::GuestUnregister) => {
+        (P::Closing | P::Withdrawing { registered: true }, E::GuestUnregister) => {
             to(P::Withdrawing { registered: false })
         }
 
@@ -184,8 +185,9 @@ pub const fn transition(phase: Phase, event: SwitchEvent) -> Next {
         (P::Active, E::GuestRequestDetach) => to(P::Active),
         (P::Draining, E::GuestTxDrained) => to_do(P::Returning, RETURN),
         (P::Returning, E::PathReturned) => to_do(P::Returned, NOTIFY),
-        (P::Returned, E::GuestQuiesced) => to_do(P::Releasing, RELEASE),
-        (P::Releasing, E::Released) => to_do(P::Emulated, NOTIFY),
+        (P::Returned, E::GuestQuiesced) => to_do(P::Releasing, RETIRE),
+        (P::Releasing, E::Retired) => to_do(P::Closing, PUT_AWAY),
+        (P::Closing, E::Released) => to(P::Emulated),
 
         // The PF was reset. Where the guest just waits for nothing, the plugin can set up its rings
         // again; in the middle of a switch, nobody could tell which of its steps still hold.
@@ -215,7 +217,7 @@ pub const fn transition(phase: Phase, event: SwitchEvent) -> Next {
         | (P::Active, E::GuestFail | E::VfLost | E::StepFailed) => {
             to_do(P::Revoking(phase.view()), REVOKE_MOVED)
         }
-        (P::Revoking(_), E::Revoked) => to_do(P::Failed { held: true }, RELEASE_REVOKED),
+        (P::Revoking(_), E::Revoked) => to_do(P::Failed { held: true }, PUT_AWAY),
         (P::Failed { held: true }, E::Released) => to(P::Failed { held: false }),
         (P::Failed { held: false }, E::GuestCleaned) => to(P::Emulated),
         (P::Failed { held: true }, E::GuestCleaned) => {
@@ -229,7 +231,9 @@ pub const fn transition(phase: Phase, event: SwitchEvent) -> Next {
         (P::Preparing | P::Failed { held: true }, E::GuestReset) => {
             to_do(P::Withdrawing { registered: false }, WITHDRAW_UNSEEN)
         }
-        (P::Withdrawing { .. }, E::GuestReset) => to(P::Withdrawing { registered: false }),
+        (P::Closing | P::Withdrawing { .. }, E::GuestReset) => {
+            to(P::Withdrawing { registered: false })
+        }
         (P::Offered | P::Loading | P::Landed, E::GuestReset) => {
             to_do(P::Withdrawing { registered: false }, WITHDRAW_UNMOVED)
         }
@@ -254,6 +258,7 @@ pub const fn transition(phase: Phase, event: SwitchEvent) -> Next {
             | E::PathMoved
             | E::PathReturned
             | E::Revoked
+            | E::Retired
             | E::Released
             | E::StepFailed
             | E::Deadline
@@ -291,6 +296,8 @@ const fn operator(phase: Phase, event: SwitchEvent) -> Refusal {
             }
         }
         Phase::Emulated => Refusal::NotAttached,
+        // What was to be detached is; only the VF is not back yet.
+        Phase::Closing if matches!(event, SwitchEvent::Detach) => Refusal::NotAttached,
         Phase::Active => Refusal::AlreadyAttached,
         Phase::Failed { held: false } => {
             if matches!(event, SwitchEvent::Attach) {

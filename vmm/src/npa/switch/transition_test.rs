@@ -140,7 +140,7 @@ fn host_phases_have_work_and_lead_on() {
                 None => assert!(
                     matches!(
                         (phase, next.phase),
-                        (Phase::Withdrawing { .. }, Phase::Withdrawing { .. })
+                        (Phase::Closing | Phase::Withdrawing { .. }, Phase::Withdrawing { .. })
                     ),
                     "{phase:?} {event:?}"
                 ),
@@ -174,6 +174,7 @@ fn losing_the_vf_ends_in_the_way_back_from_every_phase_that_uses_it() {
         let on_the_way_back = matches!(
             phase,
             Phase::Releasing
+                | Phase::Closing
                 | Phase::Revoking(_)
                 | Phase::Failed { .. }
                 | Phase::Withdrawing { .. }
@@ -182,6 +183,26 @@ fn losing_the_vf_ends_in_the_way_back_from_every_phase_that_uses_it() {
             assert!(matches!(next.phase, Phase::Revoking(_) | Phase::Withdrawing { .. }));
         } else {
             assert_eq!(next.verdict, Verdict::Ignored, "{phase:?}");
+        }
+    }
+}
+
+#[test]
+fn a_settled_switch_leaves_guest_memory_alone() {
+    use SwitchAction as A;
+    for (phase, event, next) in pairs() {
+        if phase.is_settled() && next.phase.is_settled() {
+            let touches = [A::RestoreLanding, A::SetRevoked, A::WriteLanding, A::WireVectors];
+            assert!(
+                !touches.into_iter().any(|action| has(next.work, action)),
+                "{phase:?} {event:?}"
+            );
+        }
+        // What a phase is entered with must not either, and the VF must have been stopped before.
+        if next.phase == Phase::Closing && phase != Phase::Closing {
+            assert_eq!((phase, event), (Phase::Releasing, SwitchEvent::Retired));
+            let before = transition(Phase::Returned, SwitchEvent::GuestQuiesced).work;
+            assert!(has(before, A::MapDeadPage) && has(before, A::StopVf));
         }
     }
 }
@@ -281,6 +302,7 @@ fn twenty_rounds_end_where_they_began() {
             E::GuestTxDrained,
             E::PathReturned,
             E::GuestQuiesced,
+            E::Retired,
             E::Released,
         ] {
             assert_eq!(switch.apply(event).verdict, Verdict::Taken, "{event:?}");

@@ -109,7 +109,7 @@ impl Paths {
 
     pub(super) fn quiesce_vf<O: NetOs>(&mut self, os: &O) {
         let Some(vf) = self.vf.as_mut() else { return };
-        if vf.live && vf.path.quiesce(os).is_err() {
+        if vf.live && vf.path.quiesce(os, &mut self.receiver).is_err() {
             return self.fail_vf(os);
         }
         if !vf.path.has_fault() {
