@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::host::HostOptions;
 use crate::reports::{self, Reports};
-use crate::scenario::BENCHMARKS;
+use crate::scenario::{self, BENCHMARKS};
 use crate::setup::{self, SetupOptions};
 
 /// Options of `cargo lab bench`.
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<ExitCode> {
     let Reports { held, restarts, figures } = reports::collect(
         &setup,
         &arguments.host,
-        &arguments.name,
+        scenario::find_benchmark(&arguments.name)?,
         &kernels,
         &[("rounds", arguments.rounds.to_string())],
         Duration::from_secs(seconds),

@@ -9,7 +9,7 @@ use images::Series;
 use serde_json::Value;
 
 use crate::host::{self, HostOptions, Job};
-use crate::scenario;
+use crate::scenario::{self, Scenario};
 use crate::setup::Setup;
 
 /// What the lab host showed.
@@ -30,16 +30,16 @@ pub(crate) fn kernels(option: &str) -> Result<Vec<Series>> {
     }
 }
 
-/// Runs the scenario `name` with each of `kernels`, each for `limit` at most.
+/// Runs a scenario with each of `kernels`, each for `limit` at most.
 pub(crate) fn collect(
     setup: &Setup,
     options: &HostOptions,
-    name: &str,
+    scenario: &Scenario,
     kernels: &[Series],
     settings: &[(&str, String)],
     limit: Duration,
 ) -> Result<Reports> {
-    let scenario = scenario::find(name)?;
+    let name = scenario.name;
     let file = |kernel: &Series| format!("report-{kernel}.json");
     let mut script = "failed=0\n".to_owned();
     for kernel in kernels {

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::host::HostOptions;
 use crate::reports::{self, Reports};
+use crate::scenario;
 use crate::setup::{self, SetupOptions};
 
 /// Options of `cargo lab demo`.
@@ -47,7 +48,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<ExitCode> {
     let Reports { held, restarts, figures } = reports::collect(
         &setup,
         &arguments.host,
-        "main-job",
+        scenario::find("main-job")?,
         &kernels,
         &[("cycles", arguments.cycles.to_string())],
         Duration::from_secs(seconds),

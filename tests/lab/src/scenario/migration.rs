@@ -71,7 +71,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     let mut moves = Vec::new();
     for number in 1..=count {
         std::thread::sleep(DWELL);
-        let (next, report) = move_on(guest, number, &options)
+        let (next, report) = move_on(guest, &format!("moving-{number}"), &options)
             .with_context(|| format!("move {number} of {count}"))?;
         guest = next;
         let downtime = report["downtime_ms"].as_f64().unwrap_or(f64::NAN);
@@ -182,9 +182,9 @@ pub(super) fn expect_vf(guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Moves the guest to the other host, and waits until it has a VF there.
-fn move_on(mut guest: Guest, number: u32, options: &[&str]) -> Result<(Guest, Value)> {
-    let Meeting { guest: next, url } = Meeting::arrange(&guest, &format!("moving-{number}"))?;
+/// Moves the guest to the other host, under `name`, and waits until it has a VF there.
+pub(super) fn move_on(mut guest: Guest, name: &str, options: &[&str]) -> Result<(Guest, Value)> {
+    let Meeting { guest: next, url } = Meeting::arrange(&guest, name)?;
     let arguments = [&["migrate", url.as_str(), "--json"], options].concat();
     let report = guest
         .ctl_ok(&arguments)

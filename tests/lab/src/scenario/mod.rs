@@ -13,6 +13,7 @@ mod lifecycle;
 mod main_job;
 mod measure;
 mod migration;
+mod migration_bench;
 mod migration_faults;
 mod module_unload;
 mod outside;
@@ -46,7 +47,7 @@ pub(crate) struct Scenario {
 }
 
 /// Every scenario, in the order in which they run.
-pub(crate) const SCENARIOS: &[Scenario] = &[
+pub(crate) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "main-job",
         summary: "NIC to a VF and back under two-way traffic, nothing lost; figures of both paths",
@@ -143,13 +144,22 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// What is only measured, with its peers in the same run; on order, since it says nothing of right or wrong.
-pub(crate) const BENCHMARKS: &[Scenario] = &[Scenario {
-    name: "data-path",
-    summary: "frames, bits and exits: both paths, stock igbvf under plain VFIO, QEMU's virtio-net",
-    kernels: &Series::ALL,
-    timeout: 600,
-    run: data_path::scenario,
-}];
+pub(crate) static BENCHMARKS: &[Scenario] = &[
+    Scenario {
+        name: "data-path",
+        summary: "frames, bits and exits: both paths, stock igbvf under plain VFIO, QEMU's virtio-net",
+        kernels: &Series::ALL,
+        timeout: 600,
+        run: data_path::scenario,
+    },
+    Scenario {
+        name: "migration",
+        summary: "stop, longest gap and loss: our moves, QEMU's of virtio-net, QEMU's failover",
+        kernels: &Series::ALL,
+        timeout: 600,
+        run: migration_bench::scenario,
+    },
+];
 
 /// The report of a scenario that has one verdict.
 fn held(result: Result<()>, what: &str) -> Result<Report> {
@@ -224,6 +234,9 @@ pub(crate) struct Check {
 pub(crate) struct ScenarioArguments {
     /// The scenario's name (see `lab scenarios`)
     name: String,
+    /// It is a benchmark's name
+    #[arg(long)]
+    benchmark: bool,
     /// The guest's kernel
     #[arg(long, default_value = "6.12")]
     kernel: Series,
@@ -252,6 +265,9 @@ pub(crate) fn command(
         ["lab", "scenario", scenario.name, "--kernel", kernel.name(), "--json", report]
             .map(str::to_owned)
             .to_vec();
+    if BENCHMARKS.iter().any(|benchmark| std::ptr::eq(benchmark, scenario)) {
+        argv.push("--benchmark".to_owned());
+    }
     for (name, value) in settings {
         argv.extend(["--set".to_owned(), format!("{name}={value}")]);
     }
@@ -261,18 +277,27 @@ pub(crate) fn command(
 /// Where a report is in a lab host; `report.json` in the outcome's `out` on the build machine.
 pub(crate) const REPORT: &str = "/out/report.json";
 
-/// Finds a scenario or a benchmark by its name.
+/// Finds a scenario by its name.
 pub(crate) fn find(name: &str) -> Result<&'static Scenario> {
-    SCENARIOS
+    find_in(SCENARIOS, name)
+}
+
+/// Finds a benchmark by its name.
+pub(crate) fn find_benchmark(name: &str) -> Result<&'static Scenario> {
+    find_in(BENCHMARKS, name)
+}
+
+fn find_in(table: &'static [Scenario], name: &str) -> Result<&'static Scenario> {
+    table
         .iter()
-        .chain(BENCHMARKS)
         .find(|scenario| scenario.name == name)
         .with_context(|| format!("no scenario {name}: `lab scenarios` lists them"))
 }
 
 /// Runs one scenario in this lab host.
 pub(crate) fn run(arguments: &ScenarioArguments) -> Result<ExitCode> {
-    let scenario = find(&arguments.name)?;
+    let name = &arguments.name;
+    let scenario = if arguments.benchmark { find_benchmark(name)? } else { find(name)? };
     if !scenario.kernels.contains(&arguments.kernel) {
         bail!("scenario {} does not run with kernel {}", scenario.name, arguments.kernel);
     }
@@ -300,10 +325,13 @@ pub(crate) fn run(arguments: &ScenarioArguments) -> Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Prints the table.
+/// Prints the tables.
 pub(crate) fn list() {
-    for scenario in SCENARIOS.iter().chain(BENCHMARKS) {
-        let kernels: Vec<_> = scenario.kernels.iter().map(|kernel| kernel.name()).collect();
-        println!("{:24} [{}]  {}", scenario.name, kernels.join(", "), scenario.summary);
+    for (kind, table) in [("", SCENARIOS), ("--benchmark ", BENCHMARKS)] {
+        for scenario in table {
+            let kernels: Vec<_> = scenario.kernels.iter().map(|kernel| kernel.name()).collect();
+            let name = format!("{kind}{}", scenario.name);
+            println!("{name:24} [{}]  {}", kernels.join(", "), scenario.summary);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The two-way stream and the checked TCP transfer that go on while a scenario switches.
 
-use super::guest::Guest;
+use super::measure::Subject;
 use super::outside::{ADDRESS, Program};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -120,8 +120,8 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     /// Starts the stream and the transfer between the guest and the outside world.
-    pub(crate) fn start(guest: &Guest) -> Result<Self> {
-        let address = guest.options.address();
+    pub(crate) fn start(guest: &impl Subject) -> Result<Self> {
+        let address = guest.address();
         guest.exec(&format!(
             "rm -f /tmp/udp.json /tmp/tcp.json; \
              (stream udp --bind {address}:7000 --peer {ADDRESS}:7000 --rate {RATE} --follow \
@@ -152,18 +152,15 @@ impl Traffic {
     }
 
     /// Ends the traffic and returns what both ends saw; the guest may have moved to `guest`.
-    pub(crate) fn stop(self, guest: &Guest) -> Result<TrafficReport> {
+    pub(crate) fn stop(self, guest: &impl Subject) -> Result<TrafficReport> {
         let outside_tcp = self.tcp.stop()?;
         let outside = self.udp.stop()?;
         let collect = |name: &str| -> Result<Value> {
             let text = guest
-                .exec_within(
-                    &format!(
-                        "n=0; while [ ! -s /tmp/{name}.json ] && [ $n -lt 100 ]; do sleep 0.2; \
-                         n=$((n+1)); done; cat /tmp/{name}.err >&2; cat /tmp/{name}.json"
-                    ),
-                    Duration::from_secs(60),
-                )
+                .exec(&format!(
+                    "n=0; while [ ! -s /tmp/{name}.json ] && [ $n -lt 100 ]; do sleep 0.2; \
+                     n=$((n+1)); done; cat /tmp/{name}.err >&2; cat /tmp/{name}.json"
+                ))
                 .with_context(|| format!("the guest's end of the {name} traffic"))?;
             Ok(serde_json::from_str(text.trim())?)
         };
