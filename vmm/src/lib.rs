@@ -2,6 +2,7 @@
 
 mod acpi;
 pub mod api;
+mod background;
 pub mod boot;
 pub mod cli;
 pub mod config;

@@ -12,6 +12,7 @@ use super::moving::Mover;
 use super::network::{self, Accelerator};
 use super::{Failure, signals};
 use crate::api::{Server, Services};
+use crate::background::make_way;
 use crate::boot::BootConfig;
 use crate::config::{ConfigError, Configuration, Settings};
 use crate::migration::transport::{Identity, IdentityError};
@@ -97,6 +98,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         }
     };
     let exit = vm.wait()?;
+    // Giving all of RAM back takes its time, and the VM may already run elsewhere on this machine.
+    make_way();
     drop(server);
     if let Some(failure) = arrival.and_then(|arrival| arrival.failure()) {
         return Err(failure);

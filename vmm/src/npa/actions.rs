@@ -14,6 +14,7 @@ use super::outcome::StepError;
 use super::registers::OfferRegisters;
 use super::switch::SwitchAction;
 use super::window::{Window, WindowPart};
+use crate::background::make_way_during;
 use crate::virtio::{EmulatedPath, PathMode};
 
 /// What a device is made of, beside its registers.
@@ -64,7 +65,9 @@ impl Executor {
             SwitchAction::Acquire => self.acquire(),
             SwitchAction::OpenVf => {
                 let grant = self.grant.as_ref().ok_or(StepError::Missing("VF"))?;
-                self.vf = Some(self.hardware.opener.open(grant)?);
+                let opener = &mut self.hardware.opener;
+                // All of RAM is pinned, which is long work.
+                self.vf = Some(make_way_during("vf-open", || opener.open(grant))?);
                 Ok(())
             }
             SwitchAction::InitVf => {
@@ -278,7 +281,8 @@ impl Executor {
     fn close(&mut self) -> Result<(), StepError> {
         // A page that stays mapped would keep the VF open.
         let killed = self.window().kill();
-        self.vf = None;
+        let vf = self.vf.take();
+        make_way_during("vf-close", || drop(vf));
         self.plugin = None;
         self.core.lock().plugin = None;
         Ok(killed?)

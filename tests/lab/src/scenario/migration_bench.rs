@@ -43,6 +43,7 @@ struct Move {
     duplicated: u64,
     reordered: u64,
     tcp_intact: bool,
+    traffic: TrafficReport,
 }
 
 impl Move {
@@ -58,6 +59,7 @@ impl Move {
             duplicated: traffic.duplicated(),
             reordered: traffic.reordered(),
             tcp_intact: traffic.tcp_intact(),
+            traffic: traffic.clone(),
         }
     }
 }

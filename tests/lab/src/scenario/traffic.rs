@@ -36,6 +36,13 @@ pub(crate) struct TransferReport {
     pub error: Option<String>,
 }
 
+impl TransferReport {
+    fn broken(error: &anyhow::Error) -> Self {
+        let error = Some(format!("{error:#}"));
+        Self { sent_bytes: 0, received_bytes: 0, content_ok: false, error }
+    }
+}
+
 /// What both ends saw.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct TrafficReport {
@@ -167,7 +174,11 @@ impl Traffic {
         Ok(TrafficReport {
             guest: serde_json::from_value(collect("udp")?)?,
             outside: serde_json::from_value(outside)?,
-            guest_tcp: serde_json::from_value(collect("tcp")?)?,
+            // A transfer that does not end with its peer is one that broke.
+            guest_tcp: match collect("tcp") {
+                Ok(report) => serde_json::from_value(report)?,
+                Err(error) => TransferReport::broken(&error),
+            },
             outside_tcp: serde_json::from_value(outside_tcp)?,
         })
     }
