@@ -1,6 +1,7 @@
 //! A VM goes to and fro between two hosts, from VF to VF, under two-way traffic, and nothing is
 //! lost.
 
+use super::footprint::Footprint;
 use super::guest::{Guest, GuestOptions};
 use super::host::Host;
 use super::measure;
@@ -35,6 +36,8 @@ struct MigrationReport {
     reordered: u64,
     longest_gap_ms: f64,
     tcp_intact: bool,
+    /// What the hosts held before the VM was there, and after.
+    footprint: (Footprint, Footprint),
     /// As `vmm ctl migrate --json` printed them.
     moves: Vec<Value>,
     traffic: TrafficReport,
@@ -64,6 +67,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
         options.push("--verify");
     }
     Host::up()?;
+    let before = Footprint::take()?;
     let mut guest = Guest::launch(GuestOptions::new(context).named("moving-0"))?;
     guest.expect_traffic()?;
     guest.attach()?;
@@ -92,6 +96,9 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
         .filter_map(Result::err)
         .collect();
 
+    let after = Footprint::take()?;
+    let leaks = before.leaks(&after);
+
     let clean = traffic.expect_clean();
     let report = MigrationReport {
         kernel: context.kernel.name(),
@@ -107,6 +114,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
         reordered: traffic.reordered(),
         longest_gap_ms: traffic.longest_gap_ms(),
         tcp_intact: traffic.tcp_intact(),
+        footprint: (before, after),
         moves,
         traffic,
     };
@@ -140,6 +148,11 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
             "one VF held where the VM is, none where it was, none when it has ended",
             here.len() == 1 && there.is_empty() && left.is_empty(),
             format!("{here:?}, {there:?}, {left:?}"),
+        ),
+        check(
+            "nothing leaks: files and memory of the pf-controls, processes, taps, memory",
+            leaks.is_empty(),
+            format!("{leaks:?}; {:?}, then {:?}", report.footprint.0, report.footprint.1),
         ),
     ];
     Ok(Report { checks, figures: serde_json::to_value(report)? })

@@ -5,6 +5,7 @@ mod bad_plugin;
 mod bad_start;
 mod daemon_death;
 mod data_path;
+mod footprint;
 mod guest;
 mod host;
 mod hostile_guest;

@@ -63,7 +63,7 @@ pub(crate) fn expect_all_free_at(socket: &Path) -> Result<()> {
 }
 
 /// The process id of the daemon behind `socket`.
-fn daemon(socket: &Path) -> Result<rustix::process::Pid> {
+pub(super) fn daemon(socket: &Path) -> Result<rustix::process::Pid> {
     for entry in std::fs::read_dir("/proc")? {
         let path = entry?.path();
         let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
