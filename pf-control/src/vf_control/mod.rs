@@ -6,31 +6,86 @@
 //! waits without a deadline.
 
 pub mod igbvf;
+pub mod virtio;
 
-use crate::ops::MacAddr;
+use crate::ops::{MacAddr, limits};
 use std::time::Duration;
 
-/// 32-bit access to the registers of the BAR that holds the VF's control page.
+/// Access to the registers of the BAR that holds the VF's control page, and to the function's
+/// configuration space.
 ///
 /// Offsets count from the BAR's start. A module stays within the control regions of the VF,
-/// except for the single write that re-arms its own interrupt vector (see
-/// [`VfControl::rearm`]), which may lie in a data page; so the whole BAR must be reachable.
-/// Accesses must reach the device in program order.
+/// except for the write that re-arms its own interrupt vector (see [`VfControl::rearm`]) and for
+/// doorbells, which may lie in a data page; so the whole BAR must be reachable. Accesses must reach
+/// the device in program order, each as one of its width: 1, 2 or 4 bytes, little endian.
 pub trait ControlRegion {
     /// Reads the register at `offset`; all ones where there is no device any more.
-    fn read32(&self, offset: u32) -> u32;
+    fn read(&self, offset: u32, bytes: &mut [u8]);
     /// Writes the register at `offset`.
-    fn write32(&self, offset: u32, value: u32);
+    fn write(&self, offset: u32, bytes: &[u8]);
+    /// Reads configuration space at `offset`, 0 to 255.
+    fn read_config(&self, offset: u16, bytes: &mut [u8]);
+
+    /// A register of 8 bits.
+    fn read8(&self, offset: u32) -> u8 {
+        let mut bytes = [0];
+        self.read(offset, &mut bytes);
+        bytes[0]
+    }
+
+    /// A register of 16 bits.
+    fn read16(&self, offset: u32) -> u16 {
+        let mut bytes = [0; 2];
+        self.read(offset, &mut bytes);
+        u16::from_le_bytes(bytes)
+    }
+
+    /// A register of 32 bits.
+    fn read32(&self, offset: u32) -> u32 {
+        let mut bytes = [0; 4];
+        self.read(offset, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    /// A register of 8 bits.
+    fn write8(&self, offset: u32, value: u8) {
+        self.write(offset, &[value]);
+    }
+
+    /// A register of 16 bits.
+    fn write16(&self, offset: u32, value: u16) {
+        self.write(offset, &value.to_le_bytes());
+    }
+
+    /// A register of 32 bits.
+    fn write32(&self, offset: u32, value: u32) {
+        self.write(offset, &value.to_le_bytes());
+    }
 }
 
 impl<R: ControlRegion + ?Sized> ControlRegion for Box<R> {
-    fn read32(&self, offset: u32) -> u32 {
-        (**self).read32(offset)
+    fn read(&self, offset: u32, bytes: &mut [u8]) {
+        (**self).read(offset, bytes);
     }
 
-    fn write32(&self, offset: u32, value: u32) {
-        (**self).write32(offset, value);
+    fn write(&self, offset: u32, bytes: &[u8]) {
+        (**self).write(offset, bytes);
     }
+
+    fn read_config(&self, offset: u16, bytes: &mut [u8]) {
+        (**self).read_config(offset, bytes);
+    }
+}
+
+/// The memory of one queue, in the guest's RAM, where the VF's DMA reaches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueMemory {
+    /// Where, for the VF.
+    pub base: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Entries of the ring, which the plugin has laid out in it.
+    pub entries: u32,
 }
 
 /// How the VF is to be set up.
@@ -135,6 +190,37 @@ pub trait VfControl: Send {
     /// [`VfControlError`]; the VF is then to be closed and released.
     fn init(&mut self, config: &VfConfig) -> Result<VfIdentity, VfControlError>;
 
+    /// Writes what the plugin must know of the VF, and only the VF can tell, into the vendor's
+    /// words (8 and up) of its device information. After [`VfControl::init`].
+    fn describe(&self, _words: &mut [u32; limits::DEVICE_INFO_WORDS]) {}
+
+    /// Tells the VF where its queues are, for devices whose queues are set up on the control side:
+    /// the plugin has set the rings up, receive and transmit by turns, and filled receive.
+    ///
+    /// # Errors
+    /// [`VfControlError`]; the VF is then to be closed and released.
+    fn start(&mut self, _queues: &[QueueMemory]) -> Result<(), VfControlError> {
+        Ok(())
+    }
+
+    /// Lets frames reach the VF, for devices with no switch before them that would do so. Just
+    /// before forwarding moves to it.
+    ///
+    /// # Errors
+    /// [`VfControlError`]; the VF is then to be closed and released.
+    fn admit(&mut self) -> Result<(), VfControlError> {
+        Ok(())
+    }
+
+    /// Lets no more frames reach it, once forwarding has moved away and the plugin's transmits are
+    /// done. What it has received stays in its ring.
+    ///
+    /// # Errors
+    /// [`VfControlError`]; the VF is then taken away by force.
+    fn dismiss(&mut self) -> Result<(), VfControlError> {
+        Ok(())
+    }
+
     /// Applies another multicast and VLAN set and MTU to a VF that runs, without a reset.
     ///
     /// # Errors
@@ -169,6 +255,7 @@ where
 {
     match (vendor, device) {
         igbvf::PCI_ID => Ok(Box::new(igbvf::IgbVf::new(region))),
+        virtio::PCI_ID => Ok(Box::new(virtio::VirtioNet::new(region))),
         _ => Err(VfControlError::Unknown { vendor, device }),
     }
 }
@@ -180,16 +267,21 @@ mod tests {
     struct Nothing;
 
     impl ControlRegion for Nothing {
-        fn read32(&self, _: u32) -> u32 {
-            u32::MAX
+        fn read(&self, _: u32, bytes: &mut [u8]) {
+            bytes.fill(0xff);
         }
 
-        fn write32(&self, _: u32, _: u32) {}
+        fn write(&self, _: u32, _: &[u8]) {}
+
+        fn read_config(&self, _: u16, bytes: &mut [u8]) {
+            bytes.fill(0xff);
+        }
     }
 
     #[test]
     fn the_module_is_found_by_pci_id() {
         assert!(open(0x8086, 0x10ca, Nothing).is_ok());
+        assert!(open(0x1af4, 0x1041, Nothing).is_ok());
         assert_eq!(
             open(0x8086, 0x1520, Nothing).err(),
             Some(VfControlError::Unknown { vendor: 0x8086, device: 0x1520 })

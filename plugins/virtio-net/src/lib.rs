@@ -25,8 +25,8 @@ use npa_abi::plugin::LOG_ERROR;
 use npa_plugin_sdk::net::{Armed, NetPlugin, RxSink, RxSource, SendFrames};
 use npa_plugin_sdk::{Device, Error, ImageInfo, Memory, net_plugin, pages};
 
-/// Queue pairs that one instance can drive.
-const PAIRS_MAX: u16 = 8;
+/// Queue pairs that one instance drives: as many as the shell sets up.
+const PAIRS_MAX: u16 = 1;
 
 /// The plugin: what was negotiated, the same for all queues.
 #[derive(Debug)]

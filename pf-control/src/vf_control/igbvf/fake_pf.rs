@@ -104,7 +104,21 @@ impl FakePf {
 }
 
 impl ControlRegion for FakePf {
-    fn read32(&self, offset: u32) -> u32 {
+    fn read(&self, offset: u32, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&self.load(offset).to_le_bytes());
+    }
+
+    fn write(&self, offset: u32, bytes: &[u8]) {
+        self.store(offset, u32::from_le_bytes(bytes.try_into().expect("registers have 32 bits")));
+    }
+
+    fn read_config(&self, _: u16, bytes: &mut [u8]) {
+        bytes.fill(0xff);
+    }
+}
+
+impl FakePf {
+    fn load(&self, offset: u32) -> u32 {
         self.with(|pf| {
             if pf.mood == Mood::Removed {
                 return u32::MAX;
@@ -131,7 +145,7 @@ impl ControlRegion for FakePf {
         })
     }
 
-    fn write32(&self, offset: u32, value: u32) {
+    fn store(&self, offset: u32, value: u32) {
         self.with(|pf| {
             pf.writes.push((offset, value));
             match offset {
