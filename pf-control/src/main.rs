@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use pf_control::client::Client;
-use pf_control::ops::{Request, VfEntry};
+use pf_control::ops::{PciAddress, Request, VfEntry};
 use pf_control::server;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -45,12 +45,20 @@ struct Serve {
     #[command(flatten)]
     at: At,
     /// Network interface of a PF; may be given several times.
-    #[arg(long = "pf", value_name = "INTERFACE", required = true)]
+    #[arg(long = "pf", value_name = "INTERFACE", requires = "vfs")]
+    #[arg(required_unless_present = "functions")]
     pfs: Vec<String>,
     /// VFs of each PF.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
-    vfs: u32,
-    /// The bridge that has the PFs and the VMs' taps as ports.
+    #[arg(requires = "pfs")]
+    vfs: Option<u32>,
+    /// PCI address of a virtio network function that is no PF's VF; may be given several times.
+    #[arg(long = "function", value_name = "ADDRESS", requires = "uplink")]
+    functions: Vec<PciAddress>,
+    /// Network interface that is on the same network as the functions.
+    #[arg(long, value_name = "INTERFACE", requires = "functions")]
+    uplink: Option<String>,
+    /// The bridge that has the PFs (or the uplink) and the VMs' taps as ports.
     #[arg(long, value_name = "BRIDGE")]
     bridge: String,
 }
@@ -86,8 +94,10 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: Serve) -> anyhow::Result<()> {
-    let Serve { at, pfs, vfs, bridge } = args;
-    Ok(server::serve(&server::Config { socket: at.socket, pfs, vfs, bridge })?)
+    let Serve { at, pfs, vfs, functions, uplink, bridge } = args;
+    let vfs = vfs.unwrap_or(0);
+    let config = server::Config { socket: at.socket, pfs, vfs, functions, uplink, bridge };
+    Ok(server::serve(&config)?)
 }
 
 fn list(args: &List) -> anyhow::Result<()> {

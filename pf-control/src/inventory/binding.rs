@@ -35,6 +35,21 @@ impl Sysfs {
         Ok(vf)
     }
 
+    /// Binds a function that is no PF's VF to vfio-pci and describes it as number `index`. One that
+    /// the host uses itself is left alone.
+    ///
+    /// # Errors
+    /// [`InventoryError`].
+    pub fn provide_function(&self, address: PciAddress, index: u32) -> Result<Vf, InventoryError> {
+        if !self.function(address).exists() {
+            return Err(InventoryError::NoFunction { function: address });
+        }
+        if let Some(interface) = self.interface_in_use(address) {
+            return Err(InventoryError::FunctionInUse { function: address, interface });
+        }
+        self.provide(address, index)
+    }
+
     /// VFs may only be taken away while nobody uses one.
     fn refuse_if_used(
         &self,

@@ -22,6 +22,20 @@ pub enum InventoryError {
         /// The name.
         interface: String,
     },
+    /// No such function.
+    #[error("there is no PCI function {function}: see 'lspci -D' for their addresses")]
+    NoFunction {
+        /// Its place.
+        function: PciAddress,
+    },
+    /// The host itself uses it.
+    #[error("{function} is the host's interface '{interface}', which is up: take it down first")]
+    FunctionInUse {
+        /// Its place.
+        function: PciAddress,
+        /// The interface.
+        interface: String,
+    },
     /// The PF cannot have that many VFs.
     #[error("'{interface}' can have at most {total} VFs: ask for fewer than {wanted} (--vfs)")]
     TooManyVfs {

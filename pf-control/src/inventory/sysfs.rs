@@ -6,6 +6,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Flag of an interface that is up (Linux's if.h).
+const IFF_UP: u32 = 1;
+
 /// A sysfs tree.
 #[derive(Debug, Clone)]
 pub struct Sysfs {
@@ -119,12 +122,39 @@ impl Sysfs {
         link_name(&self.function(address).join("driver"))
     }
 
+    /// The function's configuration space, as far as the kernel shows it.
+    ///
+    /// # Errors
+    /// Unreadable files.
+    pub fn config(&self, address: PciAddress) -> Result<Vec<u8>, InventoryError> {
+        let path = self.function(address).join("config");
+        fs::read(&path).map_err(file("read", &path))
+    }
+
     /// Resets a function that nobody uses.
     ///
     /// # Errors
     /// The kernel's refusal.
     pub fn reset(&self, address: PciAddress) -> Result<(), InventoryError> {
         write(&self.function(address).join("reset"), "1")
+    }
+
+    /// A network interface of the function that is up.
+    pub(super) fn interface_in_use(&self, address: PciAddress) -> Option<String> {
+        // A virtio function's interface belongs to its virtio device.
+        let function = self.function(address);
+        let devices = fs::read_dir(&function).into_iter().flatten().flatten();
+        let virtio =
+            devices.filter(|entry| entry.file_name().to_string_lossy().starts_with("virtio"));
+        let places = virtio.map(|entry| entry.path()).chain([function.clone()]);
+        let nets = places.flat_map(|place| fs::read_dir(place.join("net")).into_iter().flatten());
+        nets.flatten()
+            .find(|net| {
+                let flags = fs::read_to_string(net.path().join("flags")).unwrap_or_default();
+                let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16);
+                flags.is_ok_and(|flags| flags & IFF_UP != 0)
+            })
+            .map(|net| net.file_name().to_string_lossy().into_owned())
     }
 
     /// Whether an interface has a carrier. Down, or gone, it has none.

@@ -140,6 +140,23 @@ fn a_vf_that_vfio_does_not_take_is_reported() {
 }
 
 #[test]
+fn a_function_on_its_own_is_taken_unless_the_host_uses_it() {
+    let (dir, sysfs) = tree(1, "vfio-pci");
+    let address = "0000:01:10.0".parse().unwrap();
+    let function = sysfs.provide_function(address, 0x80).unwrap();
+    assert_eq!((function.index, function.iommu_group), (0x80, 20));
+    let absent = sysfs.provide_function("0000:09:00.0".parse().unwrap(), 0x80).unwrap_err();
+    assert!(matches!(absent, InventoryError::NoFunction { .. }), "{absent}");
+    let net = dir.path().join("bus/pci/devices/0000:01:10.0/virtio3/net/eth7");
+    fs::create_dir_all(&net).unwrap();
+    fs::write(net.join("flags"), "0x1002\n").unwrap();
+    sysfs.provide_function(address, 0x80).unwrap();
+    fs::write(net.join("flags"), "0x1003\n").unwrap();
+    let used = sysfs.provide_function(address, 0x80).unwrap_err();
+    assert!(used.to_string().contains("'eth7', which is up"), "{used}");
+}
+
+#[test]
 fn a_group_node_is_open_only_while_the_kernel_says_busy() {
     let dir = tempfile::tempdir().unwrap();
     let nodes = VfioNodes::at(dir.path());

@@ -2,7 +2,7 @@
 //! order, and refuse on command.
 
 use super::{Host, Journal, Pool};
-use crate::inventory::{InventoryError, Occupancy, Pf, ProcessTable, Vf};
+use crate::inventory::{InventoryError, Occupancy, ProcessTable, Vf};
 use crate::netlink::NetlinkError;
 use crate::ops::{DeviceClass, MacAddr, Op, PciIds, Rings, Vectors};
 use crate::switch::{Switch, SwitchError};
@@ -21,6 +21,8 @@ pub(super) struct World {
     pub(super) log: Vec<String>,
     /// VF addresses.
     pub(super) macs: HashMap<u32, MacAddr>,
+    /// The kernel does not know them.
+    pub(super) addressless: bool,
     /// Forwarding entries: where, and whether fixed.
     pub(super) fdb: HashMap<MacAddr, (String, bool)>,
     /// Open groups and who has them open.
@@ -39,7 +41,7 @@ impl FakeHost {
 
     /// A pool of `vfs` VFs on this host; IOMMU groups count from 20.
     pub(super) fn pool(&self, vfs: u32, journal: &std::path::Path) -> Pool {
-        let module: Arc<dyn PfModule> = Arc::new(FakePfModule { host: self.clone(), pf: pf() });
+        let module: Arc<dyn PfModule> = Arc::new(FakePfModule { host: self.clone() });
         let vf = |index: u32| Vf {
             address: format!("0000:01:10.{}", 2 * index).parse().unwrap(),
             index,
@@ -67,28 +69,17 @@ impl FakeHost {
     }
 }
 
-fn pf() -> Pf {
-    Pf {
-        address: "0000:01:00.0".parse().unwrap(),
-        interface: "eth0".into(),
-        driver: "igb".into(),
-        ids: PciIds { vendor: 0x8086, device: 0x10c9, subsystem_vendor: 0, subsystem: 0 },
-        total_vfs: 7,
-    }
-}
-
 fn netlink(source: io::Error) -> NetlinkError {
     NetlinkError { request: "fake".into(), source }
 }
 
 struct FakePfModule {
     host: FakeHost,
-    pf: Pf,
 }
 
 impl PfModule for FakePfModule {
-    fn pf(&self) -> &Pf {
-        &self.pf
+    fn interface(&self) -> &str {
+        "eth0"
     }
 
     fn describe(&self) -> VfDescription {
@@ -110,8 +101,10 @@ impl PfModule for FakePfModule {
         Ok(Uplink { index: UPLINK, mac: PF_MAC, mtu: 1500, link_up: true })
     }
 
-    fn vf_mac(&self, vf: u32) -> Result<MacAddr, VendorError> {
-        Ok(self.host.world().macs.get(&vf).copied().unwrap_or(MacAddr([0; 6])))
+    fn vf_mac(&self, vf: u32) -> Result<Option<MacAddr>, VendorError> {
+        let world = self.host.world();
+        let mac = world.macs.get(&vf).copied().unwrap_or(MacAddr([0; 6]));
+        Ok((!world.addressless).then_some(mac))
     }
 
     fn set_vf_mac(&self, vf: u32, mac: MacAddr) -> Result<(), VendorError> {

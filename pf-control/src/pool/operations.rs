@@ -198,7 +198,7 @@ impl Pool {
     }
 
     fn check_port(&self, slot: &Slot, port: &str) -> Result<(), OpError> {
-        let interface = &slot.module.pf().interface;
+        let interface = slot.module.interface();
         if port == interface {
             let reason = format!("'{port}' is the uplink, not a VM's port");
             return Err(OpError::Invalid { reason });

@@ -323,6 +323,21 @@ fn a_restarted_daemon_adopts_what_lives() {
     assert_eq!(bench.host.log()[0], format!("port {VM_MAC} tap0"), "the port was remembered");
 }
 
+/// A function whose address no driver knows: the journal alone says that a VM is on it.
+#[test]
+fn a_restarted_daemon_adopts_a_function_that_has_no_address() {
+    let bench = Bench::new(1);
+    bench.host.world().addressless = true;
+    let lease = bench.active();
+    let pid = bench.vmm.pid();
+    bench.host.world().open.insert(20, pid);
+    let pool = bench.host.pool(1, &bench.journal());
+    let entry = &pool.list()[0];
+    assert_eq!((entry.state, entry.mac), (LeaseState::Active, VM_MAC));
+    pool.carry_out(&Request::Quiesce { lease }, pid).unwrap();
+    assert_eq!(pool.list()[0].mac, PLACEHOLDER);
+}
+
 #[test]
 fn a_restarted_daemon_without_a_journal_believes_the_kernel() {
     let bench = Bench::new(1);

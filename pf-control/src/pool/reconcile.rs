@@ -15,9 +15,17 @@ impl Pool {
         let mut journal = self.journal.read();
         for slot in &self.slots {
             let entry = journal.remove(&slot.vf.address);
-            let carried = match slot.mac() {
-                Ok(mac) if mac.is_station() && !is_placeholder(mac, slot.vf.index) => Some(mac),
-                Ok(_) => None,
+            let known = slot.module.vf_mac(slot.vf.index);
+            let carried = match known {
+                // The kernel does not know; a lease that was active still is.
+                Ok(None) => entry
+                    .as_ref()
+                    .filter(|entry| entry.state == LeaseState::Active)
+                    .and_then(|entry| entry.mac),
+                Ok(Some(mac)) if mac.is_station() && !is_placeholder(mac, slot.vf.index) => {
+                    Some(mac)
+                }
+                Ok(Some(_)) => None,
                 Err(error) => {
                     tracing::error!(vf = %slot.vf.address, error = with_causes(&error), "the VF's address is unknown");
                     None

@@ -105,9 +105,19 @@ impl Slot {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The address that it carries, as far as the kernel tells.
+    /// The address that it carries: the kernel's word, and ours where the kernel has none.
     pub(super) fn mac(&self) -> Result<MacAddr, VendorError> {
-        self.module.vf_mac(self.vf.index)
+        if let Some(mac) = self.module.vf_mac(self.vf.index)? {
+            return Ok(mac);
+        }
+        let (state, mac) = {
+            let lease = self.lease();
+            (lease.state, lease.mac)
+        };
+        match mac.filter(|_| state == LeaseState::Active) {
+            Some(mac) => Ok(mac),
+            None => self.placeholder(),
+        }
     }
 
     pub(super) fn placeholder(&self) -> Result<MacAddr, VendorError> {
@@ -121,7 +131,7 @@ impl Slot {
         let lease = self.lease();
         VfEntry {
             vf: self.vf.address,
-            pf: self.module.pf().interface.clone(),
+            pf: self.module.interface().to_owned(),
             index: self.vf.index,
             class: description.class,
             plugin: description.plugin.to_owned(),
@@ -231,7 +241,7 @@ impl Slot {
                     .map_err(|error| vendor_error("moving the address to the VF", error))
             }),
             LeaseEffect::SettleUplink => {
-                settle(&module.pf().interface);
+                settle(module.interface());
                 Ok(())
             }
             LeaseEffect::ForwardToUplink => mac.map_or(Ok(()), |mac| {

@@ -2,6 +2,7 @@
 
 use crate::inventory::InventoryError;
 use crate::switch::SwitchError;
+use crate::vendor::virtio::FunctionError;
 use crate::vendor::{NoModule, VendorError};
 use std::io;
 use std::path::PathBuf;
@@ -35,6 +36,9 @@ pub enum ServeError {
     /// No module for a PF.
     #[error(transparent)]
     NoModule(#[from] NoModule),
+    /// A function on its own is not usable.
+    #[error(transparent)]
+    Function(#[from] FunctionError),
     /// A PF's driver refused.
     #[error(transparent)]
     Vendor(#[from] VendorError),

@@ -13,9 +13,11 @@ pub use error::ServeError;
 
 use crate::inventory::{ProcessTable, Sysfs, VfioNodes};
 use crate::netlink::Netlink;
+use crate::ops::PciAddress;
 use crate::pool::{Host, Journal, Pool};
 use crate::switch::Bridge;
-use crate::vendor::{VendorError, module_for};
+use crate::vendor::virtio::FIRST_INDEX;
+use crate::vendor::{VendorError, VirtioFunction, module_for};
 use socket::Claim;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,7 +32,11 @@ pub struct Config {
     pub pfs: Vec<String>,
     /// VFs of each PF.
     pub vfs: u32,
-    /// The bridge that PFs and taps are ports of.
+    /// Functions on their own, beside the PFs' VFs.
+    pub functions: Vec<PciAddress>,
+    /// The network interface, a port of the bridge, that is on the same network as these.
+    pub uplink: Option<String>,
+    /// The bridge that uplinks and taps are ports of.
     pub bridge: String,
 }
 
@@ -97,6 +103,14 @@ fn open_pool(config: &Config, netlink: &Netlink) -> Result<Pool, ServeError> {
         for vf in sysfs.provide_vfs(&pf, config.vfs, &nodes)? {
             vfs.push((vf, Arc::clone(&module)));
         }
+    }
+    for (index, &function) in (FIRST_INDEX..).zip(&config.functions) {
+        let uplink = config.uplink.as_deref().unwrap_or_default();
+        netlink.link(uplink).map_err(VendorError::from)?;
+        crate::switch::Switch::check_port(&switch, uplink)?;
+        let vf = sysfs.provide_function(function, index)?;
+        let module = VirtioFunction::new(&vf, uplink, sysfs.clone(), netlink.clone())?;
+        vfs.push((vf, Arc::new(module)));
     }
     let host = Host {
         switch: Box::new(switch),

@@ -4,7 +4,7 @@
 //! needs no VF reset. What a VF may set by its own mailbox (MTU, multicast, VLAN filters) the VMM
 //! sets there; such operations are not served here.
 
-use super::{PfModule, Uplink, VendorError, VfDescription};
+use super::{PfModule, Uplink, VendorError, VfDescription, uplink};
 use crate::inventory::{Pf, Sysfs, Vf};
 use crate::netlink::Netlink;
 use crate::ops::{DeviceClass, MacAddr, Op, Region, RegionKind, Ring, Rings, Vectors, limits};
@@ -46,8 +46,8 @@ impl Igb {
 }
 
 impl PfModule for Igb {
-    fn pf(&self) -> &Pf {
-        &self.pf
+    fn interface(&self) -> &str {
+        &self.pf.interface
     }
 
     fn describe(&self) -> VfDescription {
@@ -59,23 +59,14 @@ impl PfModule for Igb {
     }
 
     fn uplink(&self) -> Result<Uplink, VendorError> {
-        let link = self.netlink.link(&self.pf.interface)?;
-        let mac = link.mac.ok_or_else(|| {
-            VendorError::Invalid(format!("'{}' has no Ethernet address", self.pf.interface))
-        })?;
-        Ok(Uplink {
-            index: link.index,
-            mac,
-            mtu: link.mtu.try_into().unwrap_or(u16::MAX),
-            link_up: self.sysfs.carrier(&self.pf.interface),
-        })
+        uplink(&self.pf.interface, &self.sysfs, &self.netlink)
     }
 
-    fn vf_mac(&self, vf: u32) -> Result<MacAddr, VendorError> {
+    fn vf_mac(&self, vf: u32) -> Result<Option<MacAddr>, VendorError> {
         let link = self.netlink.link(&self.pf.interface)?;
         let found = link.vf_macs.into_iter().find(|(index, _)| *index == vf);
         found
-            .map(|(_, mac)| mac)
+            .map(|(_, mac)| Some(mac))
             .ok_or_else(|| VendorError::Invalid(format!("'{}' has no VF {vf}", self.pf.interface)))
     }
 

@@ -4,8 +4,10 @@
 //! VF's own registers (that is `vf_control`, inside the VMM).
 
 mod igb;
+pub mod virtio;
 
 pub use igb::Igb;
+pub use virtio::VirtioFunction;
 
 use crate::inventory::{InventoryError, Pf, Sysfs, Vf};
 use crate::netlink::{Netlink, NetlinkError};
@@ -60,8 +62,8 @@ pub struct Uplink {
 
 /// One PF under a vendor's driver. Calls block; each is bounded in time. VFs go by their number.
 pub trait PfModule: Send + Sync {
-    /// The PF.
-    fn pf(&self) -> &Pf;
+    /// The network interface of the uplink: the PF's, or another on the same network.
+    fn interface(&self) -> &str;
 
     /// What its VFs look like.
     fn describe(&self) -> VfDescription;
@@ -75,11 +77,12 @@ pub trait PfModule: Send + Sync {
     /// The interface is gone, or the kernel does not answer.
     fn uplink(&self) -> Result<Uplink, VendorError>;
 
-    /// The address that a VF carries.
+    /// The address that a VF carries; `None` where the kernel does not know, since nothing but its
+    /// user decides what reaches it.
     ///
     /// # Errors
     /// The kernel's refusal.
-    fn vf_mac(&self, vf: u32) -> Result<MacAddr, VendorError>;
+    fn vf_mac(&self, vf: u32) -> Result<Option<MacAddr>, VendorError>;
 
     /// Gives a VF an address; frames for it reach the VF when this returns.
     ///
@@ -116,6 +119,20 @@ pub trait PfModule: Send + Sync {
     /// # Errors
     /// [`VendorError::NotSupported`], or the kernel's refusal.
     fn set_anti_spoof(&self, vf: u32, enabled: bool) -> Result<(), VendorError>;
+}
+
+/// The state of the uplink `interface`.
+fn uplink(interface: &str, sysfs: &Sysfs, netlink: &Netlink) -> Result<Uplink, VendorError> {
+    let link = netlink.link(interface)?;
+    let mac = link
+        .mac
+        .ok_or_else(|| VendorError::Invalid(format!("'{interface}' has no Ethernet address")))?;
+    Ok(Uplink {
+        index: link.index,
+        mac,
+        mtu: link.mtu.try_into().unwrap_or(u16::MAX),
+        link_up: sysfs.carrier(interface),
+    })
 }
 
 /// Why no module takes a PF.

@@ -79,6 +79,9 @@ pub(crate) struct UpArguments {
     /// Make a second host beside the first: a namespace with a card, bridge, taps and pf-control
     #[arg(long)]
     second_host: bool,
+    /// Let the second host's pf-control serve the virtio function instead of its card's VFs
+    #[arg(long, requires = "second_host")]
+    virtio_function: bool,
     /// Make the host of the namespace that this runs in
     #[arg(long, hide = true)]
     inside_second_host: bool,
@@ -101,9 +104,9 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<ExitCode> {
         outside(host)?;
     }
     if !arguments.no_pf_control {
-        pf_control(host, arguments.vfs)?;
+        pf_control(host, arguments)?;
     }
-    if arguments.second_host {
+    if arguments.second_host && !arguments.inside_second_host {
         second_host(arguments)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -124,6 +127,9 @@ fn second_host(arguments: &UpArguments) -> Result<()> {
     let mut inside = Command::new("ip");
     inside.args(["netns", "exec", SECOND_HOST, "lab", "up", "--inside-second-host"]);
     inside.args(["--vfs", &vfs, "--taps", &taps]);
+    if arguments.virtio_function {
+        inside.args(["--second-host", "--virtio-function"]);
+    }
     if arguments.no_pf_control {
         inside.arg("--no-pf-control");
     }
@@ -308,7 +314,7 @@ fn outside(host: &HostPlan) -> Result<()> {
     Ok(())
 }
 
-fn pf_control(host: &HostPlan, vfs: u32) -> Result<()> {
+fn pf_control(host: &HostPlan, arguments: &UpArguments) -> Result<()> {
     let (socket, log_path) = (host.socket(), host.log());
     let ready = || std::os::unix::net::UnixStream::connect(&socket).is_ok();
     if ready() {
@@ -317,9 +323,15 @@ fn pf_control(host: &HostPlan, vfs: u32) -> Result<()> {
     let folder = host.folder;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {folder}"))?;
     let log = File::create(&log_path).with_context(|| format!("cannot create {log_path}"))?;
-    let mut daemon = Command::new("pf-control")
-        .args(["serve", "--socket", &socket, "--pf", host.pf, "--bridge", BRIDGE])
-        .args(["--vfs", &vfs.to_string()])
+    let vfs = if arguments.virtio_function { 0 } else { arguments.vfs };
+    let mut command = Command::new("pf-control");
+    command.args(["serve", "--socket", &socket, "--bridge", BRIDGE]);
+    if arguments.virtio_function {
+        command.args(["--function", &virtio_function()?, "--uplink", host.pf]);
+    } else {
+        command.args(["--pf", host.pf, "--vfs", &vfs.to_string()]);
+    }
+    let mut daemon = command
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -341,6 +353,20 @@ fn pf_control(host: &HostPlan, vfs: u32) -> Result<()> {
         println!("vf {index} {}", vf_address(host.pf, index));
     }
     Ok(())
+}
+
+/// Address of the virtio network function that guests may get.
+fn virtio_function() -> Result<String> {
+    let devices = "/sys/bus/pci/devices";
+    for entry in fs::read_dir(devices).with_context(|| format!("cannot list {devices}"))? {
+        let path = entry?.path();
+        let id = |name: &str| read(&path.join(name).to_string_lossy()).trim().to_owned();
+        if (id("vendor").as_str(), id("device").as_str()) == ("0x1af4", "0x1041") {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            return name.context("a device without a name");
+        }
+    }
+    bail!("this lab host has no virtio network function")
 }
 
 fn vf_address(pf: &str, index: u32) -> String {

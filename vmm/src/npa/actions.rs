@@ -72,7 +72,8 @@ impl Executor {
             }
             SwitchAction::InitVf => {
                 let grant = self.grant.as_ref().ok_or(StepError::Missing("VF"))?;
-                self.vf.as_mut().ok_or(StepError::Missing("open VF"))?.init(&grant.config)?;
+                let vf = self.vf.as_mut().ok_or(StepError::Missing("open VF"))?;
+                vf.init(&grant.config)?;
                 self.counted = VfStats::default();
                 Ok(())
             }
@@ -89,6 +90,12 @@ impl Executor {
                 self.moved = true;
                 Ok(self.hardware.pool.activate(lease)?)
             }
+            SwitchAction::StartQueues => {
+                let queues = self.core.lock().queues.clone();
+                Ok(self.vf()?.start(&queues)?)
+            }
+            SwitchAction::AdmitVf => Ok(self.vf()?.admit()?),
+            SwitchAction::DismissVf => Ok(self.vf()?.dismiss()?),
             SwitchAction::DrainPath => {
                 self.hardware.path.drain(self.core.timing.path_drain)?;
                 Ok(())
@@ -177,6 +184,10 @@ impl Executor {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn vf(&mut self) -> Result<&mut (dyn Vf + 'static), StepError> {
+        self.vf.as_deref_mut().ok_or(StepError::Missing("open VF"))
+    }
+
     fn lease(&self) -> Result<LeaseId, StepError> {
         self.grant.as_ref().map(|grant| grant.acquired.lease).ok_or(StepError::Missing("VF"))
     }
@@ -197,6 +208,10 @@ impl Executor {
     fn load_plugin(&mut self) -> Result<(), StepError> {
         let grant = self.grant.as_ref().ok_or(StepError::Missing("VF"))?;
         let plugin = self.hardware.plugins.load(&grant.acquired.plugin)?;
+        let mut device_info = grant.device_info;
+        if let Some(vf) = &self.vf {
+            vf.describe(&mut device_info);
+        }
         let mut state = self.core.lock();
         let host = Host {
             class: self.core.class,
@@ -209,7 +224,7 @@ impl Executor {
         state.offer = OfferRegisters {
             vector_count: fit.vectors,
             window_length: fit.window_length,
-            device_info: grant.device_info,
+            device_info,
             ..OfferRegisters::default()
         };
         drop(state);

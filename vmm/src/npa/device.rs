@@ -119,6 +119,7 @@ impl Acceleration {
     /// [`SwitchError::PoolAway`] before anything was changed; [`SwitchError::Forced`] when the
     /// guest did not take part, and the VF is back all the same.
     pub fn detach(&self) -> Result<(), SwitchError> {
+        self.core.lock().wants_vf = false;
         self.detach_until(|_| false)
     }
 
@@ -187,7 +188,7 @@ impl Acceleration {
     /// from, gets one if there is one. Answers whether it did.
     ///
     /// # Errors
-    /// [`SwitchError`] of the attach; the device works on, emulated.
+    /// [`SwitchError`] of the attach; the device works on, emulated, and gets a VF where it moves to.
     pub fn take_up(&self) -> Result<bool, SwitchError> {
         let wanted = {
             let mut state = self.core.lock();
@@ -196,8 +197,10 @@ impl Acceleration {
         };
         if wanted {
             // The VF of before may still be on its way back.
-            self.core.wait_for_rest()?;
-            self.attach()?;
+            let attached = self.core.wait_for_rest().and_then(|()| self.attach());
+            // A host that has none is perhaps left again.
+            self.core.lock().wants_vf = attached.is_err();
+            attached?;
         }
         Ok(wanted)
     }

@@ -71,11 +71,13 @@ fn the_order_of_things() {
         "data",
         "wire",
         "pf-init",
+        "start",
+        "admit",
         "activate",
         "drain",
         "standby",
     ];
-    let detach = ["check", "serve", "quiesce", "stop", "unwire", "close", "release"];
+    let detach = ["check", "serve", "quiesce", "dismiss", "stop", "unwire", "close", "release"];
     // Standing by is not waited for, so the check may come before it.
     let sorted = |mut list: Vec<&'static str>| {
         list.retain(|step| !matches!(*step, "standby" | "check"));

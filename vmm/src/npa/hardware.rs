@@ -90,6 +90,27 @@ pub trait Vf: Send {
     /// [`VfError`].
     fn init(&mut self, config: &VfConfig) -> Result<(), VfError>;
 
+    /// Adds what only the VF can tell its plugin to the vendor's words of `words`.
+    fn describe(&self, words: &mut [u32; DEVICE_INFO_WORDS]);
+
+    /// Tells it where its queues are, receive and transmit by turns.
+    ///
+    /// # Errors
+    /// [`VfError`].
+    fn start(&mut self, queues: &[QueueDescriptor]) -> Result<(), VfError>;
+
+    /// Lets frames reach it.
+    ///
+    /// # Errors
+    /// [`VfError`].
+    fn admit(&mut self) -> Result<(), VfError>;
+
+    /// Lets no more frames reach it.
+    ///
+    /// # Errors
+    /// [`VfError`].
+    fn dismiss(&mut self) -> Result<(), VfError>;
+
     /// `length` bytes from `offset` of BAR `bar`, all of them data pages.
     ///
     /// # Errors

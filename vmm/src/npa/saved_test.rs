@@ -67,9 +67,8 @@ fn what_a_vf_wrote_before_a_reset_is_not_known() {
     let mut guest = marking();
     guest.during(|device| device.attach()).unwrap();
     guest.acceleration.log_began();
-    guest.world.lock().unwrap().vf_event(VfEvent::ResetDone);
-    guest.wait(|_| true);
     let resets = guest.read(at::RESET_COUNT);
+    guest.world.lock().unwrap().vf_event(VfEvent::ResetDone);
     while guest.read(at::RESET_COUNT) == resets {
         guest.act();
     }
@@ -97,7 +96,6 @@ fn a_handshake_goes_on_elsewhere() {
     guest.world.lock().unwrap().release_hangs = true;
     guest.during(|device| device.fall_back()).unwrap();
     assert!(guest.world.lock().unwrap().held);
-    assert!(guest.acceleration.detach().is_err(), "it is detached");
     let generation = guest.read(at::GENERATION);
     let mut there = moved(&saved(&guest));
     assert_eq!(there.view(), guest.view());
@@ -111,6 +109,24 @@ fn a_handshake_goes_on_elsewhere() {
     guest.world.lock().unwrap().release_hangs = false;
     guest.wait(|world| !world.held);
     assert!(guest.during(|device| device.take_up()).unwrap(), "a move that failed");
+}
+
+#[test]
+fn a_device_that_found_no_vf_gets_one_on_the_next_host() {
+    let mut guest = marking();
+    guest.during(|device| device.attach()).unwrap();
+    guest.during(|device| device.fall_back()).unwrap();
+    let mut barren = moved(&saved(&guest));
+    barren.world.lock().unwrap().daemon_away = true;
+    assert!(barren.during(|device| device.take_up()).is_err());
+    assert!(!barren.during(|device| device.fall_back()).unwrap().had_vf);
+    let mut there = moved(&saved(&barren));
+    assert!(there.during(|device| device.take_up()).unwrap());
+    assert_eq!(there.view().state, State::Active);
+    // Until its operator takes it.
+    there.during(|device| device.detach()).unwrap();
+    there.during(|device| device.fall_back()).unwrap();
+    assert!(!moved(&saved(&there)).during(|device| device.take_up()).unwrap());
 }
 
 #[test]

@@ -11,8 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use npa_abi::PAGE_SIZE;
+use npa_abi::register::DEVICE_INFO_WORDS;
+use npa_abi::shell_page::QueueDescriptor;
 use pf_control::ops::{Region, RegionKind};
-use pf_control::vf_control::{self, ControlRegion, VfConfig, VfControl, VfEvent, VfStats};
+use pf_control::vf_control::{
+    self, ControlRegion, QueueMemory, VfConfig, VfControl, VfControlError, VfEvent, VfStats,
+};
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX,
     VFIO_REGION_INFO_FLAG_MMAP,
@@ -88,15 +92,19 @@ struct Registers {
 }
 
 impl ControlRegion for Registers {
-    fn read32(&self, offset: u32) -> u32 {
+    fn read(&self, offset: u32, bytes: &mut [u8]) {
         // What cannot be read reads as ones, like a function that is gone.
-        let mut word = [0xff; 4];
-        self.device.get().region_read(self.bar, &mut word, offset.into());
-        u32::from_le_bytes(word)
+        bytes.fill(0xff);
+        self.device.get().region_read(self.bar, bytes, offset.into());
     }
 
-    fn write32(&self, offset: u32, value: u32) {
-        self.device.get().region_write(self.bar, &value.to_le_bytes(), offset.into());
+    fn write(&self, offset: u32, bytes: &[u8]) {
+        self.device.get().region_write(self.bar, bytes, offset.into());
+    }
+
+    fn read_config(&self, offset: u16, bytes: &mut [u8]) {
+        bytes.fill(0xff);
+        self.device.get().region_read(VFIO_PCI_CONFIG_REGION_INDEX, bytes, offset.into());
     }
 }
 
@@ -157,6 +165,10 @@ impl VfioVf {
         device.region_write(VFIO_PCI_CONFIG_REGION_INDEX, &command.to_le_bytes(), COMMAND);
     }
 
+    fn control_error(&self, source: VfControlError) -> VfError {
+        VfError::Control { vf: self.name.clone(), source }
+    }
+
     fn region_error(&self, bar: u8, offset: u64, length: u64, reason: &'static str) -> VfError {
         VfError::Region { vf: self.name.clone(), bar, offset, length, reason }
     }
@@ -198,13 +210,38 @@ impl VfVectors {
 
 impl Vf for VfioVf {
     fn init(&mut self, config: &VfConfig) -> Result<(), VfError> {
-        let failed = |source| VfError::Control { vf: self.name.clone(), source };
-        let identity = self.control.init(config).map_err(failed)?;
+        let identity = self.control.init(config);
+        let identity = identity.map_err(|source| self.control_error(source))?;
         self.stopped = false;
         let link = self.control.link_up();
         tracing::debug!(vf = self.name, mac = ?identity.mac, link, "the VF is up");
         self.control.rearm();
         Ok(())
+    }
+
+    fn describe(&self, words: &mut [u32; DEVICE_INFO_WORDS]) {
+        self.control.describe(words);
+    }
+
+    fn start(&mut self, queues: &[QueueDescriptor]) -> Result<(), VfError> {
+        let memory = |queue: &QueueDescriptor| QueueMemory {
+            base: queue.base,
+            length: queue.length.into(),
+            entries: queue.entries,
+        };
+        let queues: Vec<_> = queues.iter().map(memory).collect();
+        let started = self.control.start(&queues);
+        started.map_err(|source| self.control_error(source))
+    }
+
+    fn admit(&mut self) -> Result<(), VfError> {
+        let admitted = self.control.admit();
+        admitted.map_err(|source| self.control_error(source))
+    }
+
+    fn dismiss(&mut self) -> Result<(), VfError> {
+        let dismissed = self.control.dismiss();
+        dismissed.map_err(|source| self.control_error(source))
     }
 
     fn data(&self, bar: u8, offset: u64, length: u64) -> Result<DeviceMemory<'_>, VfError> {

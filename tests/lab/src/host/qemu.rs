@@ -104,6 +104,15 @@ impl Machine<'_> {
             add("-device", format!("pcie-root-port,id=rp{index},chassis={slot},slot={slot}"));
             add("-device", format!("igb,netdev=h{index},bus=rp{index},mac={mac},romfile="));
         }
+        // A virtio network function in hardware, on the same wire, that guests get like a VF.
+        add("-netdev", "hubport,id=h3,hubid=0".into());
+        add("-device", "pcie-root-port,id=rp3,chassis=4,slot=4".into());
+        add(
+            "-device",
+            "virtio-net-pci,netdev=h3,bus=rp3,mac=52:54:00:77:00:04,iommu_platform=on,\
+             disable-legacy=on,romfile="
+                .into(),
+        );
         for (name, path, writable) in &self.shares {
             let access = if *writable { "" } else { ",readonly=on" };
             add(
@@ -163,6 +172,7 @@ mod tests {
                 "igb,netdev=h0,bus=rp0",
                 "igb,netdev=h1,bus=rp1",
                 "igb,netdev=h2,bus=rp2",
+                "virtio-net-pci,netdev=h3,bus=rp3,mac=52:54:00:77:00:04,iommu_platform=on",
                 "hubport,id=h1,hubid=0",
                 "intel_iommu=on iommu=pt",
                 "mount_tag=lab,security_model=none,multidevs=remap,readonly=on",

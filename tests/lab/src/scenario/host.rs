@@ -16,10 +16,20 @@ pub(crate) enum Host {
 }
 
 impl Host {
-    /// Makes the second host.
+    /// Makes the second host, or the part of it that is missing.
     pub(crate) fn up() -> Result<()> {
+        Self::up_with(&[])
+    }
+
+    /// The same; its pf-control, if that does not run, serves the virtio function.
+    pub(crate) fn up_with_virtio_function() -> Result<()> {
+        Self::up_with(&["--virtio-function"])
+    }
+
+    fn up_with(options: &[&str]) -> Result<()> {
         let status = Command::new("lab")
             .args(["up", "--second-host"])
+            .args(options)
             .status()
             .context("cannot run lab up")?;
         ensure!(status.success(), "the second host was not made");

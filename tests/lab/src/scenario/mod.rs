@@ -23,6 +23,7 @@ mod pool;
 mod snapshot;
 mod stock_guest;
 mod traffic;
+mod unlike_hosts;
 mod vmm_death;
 
 use std::fs;
@@ -62,6 +63,13 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         kernels: &Series::ALL,
         timeout: 400,
         run: migration::scenario,
+    },
+    Scenario {
+        name: "unlike-hosts",
+        summary: "from an 82576 to a virtio function, to no VF, and back: other rings, other plugin",
+        kernels: &Series::ALL,
+        timeout: 400,
+        run: unlike_hosts::scenario,
     },
     Scenario {
         name: "migration-faults",

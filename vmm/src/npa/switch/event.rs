@@ -172,6 +172,12 @@ pub enum SwitchAction {
     PfActivate,
     /// Deliver what the emulated path still holds.
     DrainPath,
+    /// Tell the VF where its queues are, if its device is told on the control side.
+    StartQueues,
+    /// Let frames reach the VF, if no switch is before it that does so.
+    AdmitVf,
+    /// Let none reach it any more.
+    DismissVf,
     /// Let the emulated path stand by.
     StandbyPath,
     /// Let the emulated path serve again.
@@ -211,6 +217,9 @@ impl SwitchAction {
             Self::PfInit => "pf-init",
             Self::PfActivate => "pf-activate",
             Self::DrainPath => "drain-path",
+            Self::StartQueues => "start-queues",
+            Self::AdmitVf => "admit-vf",
+            Self::DismissVf => "dismiss-vf",
             Self::StandbyPath => "standby-path",
             Self::ServePath => "serve-path",
             Self::PfQuiesce => "pf-quiesce",

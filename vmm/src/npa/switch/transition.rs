@@ -80,8 +80,12 @@ const PREPARE: Work =
     forward(&[A::Acquire, A::OpenVf, A::InitVf, A::LoadPlugin], SwitchEvent::Prepared);
 const LOAD: Work =
     forward(&[A::WriteLanding, A::MapWindow, A::WireVectors], SwitchEvent::LandingWritten);
-const MOVE: Work = forward(&[A::PfInit, A::PfActivate, A::DrainPath], SwitchEvent::PathMoved);
-const RETURN: Work = forward(&[A::ServePath, A::PfQuiesce], SwitchEvent::PathReturned);
+const MOVE: Work = forward(
+    &[A::PfInit, A::StartQueues, A::AdmitVf, A::PfActivate, A::DrainPath],
+    SwitchEvent::PathMoved,
+);
+const RETURN: Work =
+    forward(&[A::ServePath, A::PfQuiesce, A::DismissVf], SwitchEvent::PathReturned);
 const STAND_BY: Work =
     Work { actions: &[A::StandbyPath], then: None, on_failure: OnFailure::Abort };
 /// The VF comes up again under the plugin, which then sets up its rings anew.
