@@ -48,12 +48,15 @@ pub const DEVICE_INFO: u32 = 0x080;
 pub const WINDOW_LENGTH: u32 = 0x100;
 /// Read only: counts forced revokes and VF resets that the guest must notice; never falls.
 pub const RESET_COUNT: u32 = 0x104;
+/// Read only: most entries that the present VF's rings can have, of role 0 in bits 0-15 and of role
+/// 1 in bits 16-31; 0xffff where only the plugin's header limits them.
+pub const RING_LIMITS: u32 = 0x108;
 
 /// Number of [`DEVICE_INFO`] registers.
 pub const DEVICE_INFO_WORDS: usize = 32;
 
 /// One past the last register, in bytes.
-pub const END: u32 = 0x108;
+pub const END: u32 = 0x10c;
 
 /// Value of [`MAGIC`]: "NPAK", little endian.
 pub const MAGIC_VALUE: u32 = u32::from_le_bytes(*b"NPAK");

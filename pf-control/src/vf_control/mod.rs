@@ -194,6 +194,11 @@ pub trait VfControl: Send {
     /// words (8 and up) of its device information. After [`VfControl::init`].
     fn describe(&self, _words: &mut [u32; limits::DEVICE_INFO_WORDS]) {}
 
+    /// Most entries that its rings can have: receive, transmit. After [`VfControl::init`].
+    fn ring_limits(&self) -> [u16; 2] {
+        [u16::MAX; 2]
+    }
+
     /// Tells the VF where its queues are, for devices whose queues are set up on the control side:
     /// the plugin has set the rings up, receive and transmit by turns, and filled receive.
     ///

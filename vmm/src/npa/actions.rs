@@ -209,9 +209,9 @@ impl Executor {
         let grant = self.grant.as_ref().ok_or(StepError::Missing("VF"))?;
         let plugin = self.hardware.plugins.load(&grant.acquired.plugin)?;
         let mut device_info = grant.device_info;
-        if let Some(vf) = &self.vf {
-            vf.describe(&mut device_info);
-        }
+        let vf = self.vf.as_ref().ok_or(StepError::Missing("open VF"))?;
+        vf.describe(&mut device_info);
+        let [receive, transmit] = vf.ring_limits();
         let mut state = self.core.lock();
         let host = Host {
             class: self.core.class,
@@ -225,6 +225,7 @@ impl Executor {
             vector_count: fit.vectors,
             window_length: fit.window_length,
             device_info,
+            ring_limits: u32::from(receive) | u32::from(transmit) << 16,
             ..OfferRegisters::default()
         };
         drop(state);

@@ -224,6 +224,10 @@ impl Vf for FakeVf {
         words[31] = 0x7e11;
     }
 
+    fn ring_limits(&self) -> [u16; 2] {
+        [512, 256]
+    }
+
     fn start(&mut self, queues: &[QueueDescriptor]) -> Result<(), VfError> {
         assert_eq!(queues.len(), 2);
         self.step("start", |_| {})

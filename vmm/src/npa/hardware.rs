@@ -93,6 +93,9 @@ pub trait Vf: Send {
     /// Adds what only the VF can tell its plugin to the vendor's words of `words`.
     fn describe(&self, words: &mut [u32; DEVICE_INFO_WORDS]);
 
+    /// Most entries that its rings can have: receive, transmit.
+    fn ring_limits(&self) -> [u16; 2];
+
     /// Tells it where its queues are, receive and transmit by turns.
     ///
     /// # Errors

@@ -54,6 +54,8 @@ pub struct OfferRegisters {
     pub window_length: u32,
     /// What the plugin is told.
     pub device_info: [u32; DEVICE_INFO_WORDS],
+    /// Most entries of its rings, as the register shows them.
+    pub ring_limits: u32,
 }
 
 /// A guest's write, decoded.
@@ -120,6 +122,7 @@ impl RegisterView {
             }
             at::WINDOW_LENGTH => self.offer.window_length,
             at::RESET_COUNT => self.reset_count,
+            at::RING_LIMITS => self.offer.ring_limits,
             _ => return None,
         })
     }
@@ -170,6 +173,7 @@ mod tests {
                 vector_count: 2,
                 window_length: 0x3000,
                 device_info: std::array::from_fn(|i| i as u32 * 3),
+                ring_limits: 0x0100_0400,
             },
         }
     }
@@ -194,6 +198,7 @@ mod tests {
         assert_eq!(read(at::DEVICE_INFO + 31 * 4), 93);
         assert_eq!(read(at::WINDOW_LENGTH), 0x3000);
         assert_eq!(read(at::RESET_COUNT), 2);
+        assert_eq!(read(at::RING_LIMITS), 0x0100_0400);
         assert_eq!(read(at::END), u32::MAX);
     }
 

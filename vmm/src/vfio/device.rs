@@ -223,6 +223,10 @@ impl Vf for VfioVf {
         self.control.describe(words);
     }
 
+    fn ring_limits(&self) -> [u16; 2] {
+        self.control.ring_limits()
+    }
+
     fn start(&mut self, queues: &[QueueDescriptor]) -> Result<(), VfError> {
         let memory = |queue: &QueueDescriptor| QueueMemory {
             base: queue.base,

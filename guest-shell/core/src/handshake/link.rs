@@ -149,6 +149,12 @@ impl Link {
         words
     }
 
+    /// Most entries that the VF's rings can have, by role.
+    pub fn ring_limits(&self, os: &impl Os) -> [u32; 2] {
+        let limits = self.registers.read(os, register::RING_LIMITS);
+        [limits & 0xffff, limits >> 16]
+    }
+
     /// First MSI-X vector of the VF and how many there are.
     pub fn vectors(&self, os: &impl Os) -> (u32, u32) {
         (

@@ -92,9 +92,13 @@ impl<O: NetOs> NetSteps<'_, O> {
         let os = self.os;
         let mut entries = [0; ROLES_MAX];
         let wanted = [VF_RECEIVE_ENTRIES, RING_ENTRIES];
-        for ((entry, role), wanted) in entries.iter_mut().zip(&image.roles).zip(wanted) {
-            // A range that is empty or no power of two was refused with the image.
-            *entry = wanted.min(role.max_entries.into()).max(role.min_entries.into());
+        let limits = self.link.ring_limits(os);
+        let roles = entries.iter_mut().zip(&image.roles).zip(wanted.into_iter().zip(limits));
+        for ((entry, role), (wanted, limit)) in roles {
+            // A range that is empty or no power of two was refused with the image; a device that
+            // cannot have the plugin's least is the host's to refuse.
+            let limit = limit.checked_ilog2().map_or(0, |bits| 1 << bits);
+            *entry = wanted.min(role.max_entries.into()).min(limit).max(role.min_entries.into());
         }
         let layout = Layout {
             private_length: image.private_length,

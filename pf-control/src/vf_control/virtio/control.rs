@@ -27,12 +27,15 @@ pub struct VirtioNet<R> {
     features: u64,
     /// Offsets of the doorbells in their BAR.
     doorbells: [u32; QUEUES as usize],
+    /// Most entries of each.
+    sizes: [u16; QUEUES as usize],
 }
 
 impl<R: ControlRegion> VirtioNet<R> {
     /// The function behind `region`, which is not touched yet.
     pub fn new(region: R) -> Self {
-        Self { region, layout: None, features: 0, doorbells: [0; QUEUES as usize] }
+        let (doorbells, sizes) = ([0; QUEUES as usize], [0; QUEUES as usize]);
+        Self { region, layout: None, features: 0, doorbells, sizes }
     }
 
     fn common(&self, register: u32) -> u32 {
@@ -91,11 +94,13 @@ impl<R: ControlRegion> VirtioNet<R> {
         Ok(())
     }
 
-    /// Finds the doorbells, which must be inside their page range.
-    fn find_doorbells(&mut self, layout: &Layout) -> Result<(), VfControlError> {
+    /// Finds out what the queues are like. Doorbells must be inside their page range.
+    fn find_queues(&mut self, layout: &Layout) -> Result<(), VfControlError> {
         for queue in 0..QUEUES {
             self.region.write16(self.common(QUEUE_SELECT), queue);
-            if self.region.read16(self.common(QUEUE_SIZE)) == 0 {
+            let size = self.region.read16(self.common(QUEUE_SIZE));
+            self.sizes[usize::from(queue)] = size;
+            if size == 0 {
                 return Err(VfControlError::Config(format!("it has no queue {queue}")));
             }
             let steps = u32::from(self.region.read16(self.common(QUEUE_NOTIFY_OFF)));
@@ -149,7 +154,7 @@ impl<R: ControlRegion + Send> VfControl for VirtioNet<R> {
         self.add_status(DRIVER);
         self.negotiate()?;
         self.region.write16(self.common(CONFIG_VECTOR), NO_VECTOR);
-        self.find_doorbells(&layout)?;
+        self.find_queues(&layout)?;
         let mut mac = [0; 6];
         for (offset, byte) in (MAC..).zip(&mut mac) {
             *byte = self.region.read8(layout.device.offset + offset);
@@ -165,6 +170,10 @@ impl<R: ControlRegion + Send> VfControl for VirtioNet<R> {
             *offset = doorbell - start;
         }
         VirtioInfo::new(self.features, offsets).write(words);
+    }
+
+    fn ring_limits(&self) -> [u16; 2] {
+        self.sizes
     }
 
     fn start(&mut self, queues: &[QueueMemory]) -> Result<(), VfControlError> {

@@ -19,6 +19,7 @@ fn nothing_comes_before_the_gate_is_open_and_nothing_after_it_is_closed() {
     let identity = control.init(&CONFIG).unwrap();
     assert_eq!(identity.mac, Some(MacAddr([0x52, 0x53, 0x54, 0x55, 0x56, 0x57])));
     assert!(control.link_up());
+    assert_eq!(control.ring_limits(), [256, 256]);
     control.start(&[RX, TX]).unwrap();
     {
         let state = function.0.lock().unwrap();
