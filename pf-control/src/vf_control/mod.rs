@@ -77,6 +77,32 @@ impl<R: ControlRegion + ?Sized> ControlRegion for Box<R> {
     }
 }
 
+/// What a network device does for frames that are sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// Fills in layer 4 checksums.
+    pub checksum: bool,
+    /// Cuts TCP over IPv4 into segments.
+    pub tso4: bool,
+    /// Cuts TCP over IPv6 into segments.
+    pub tso6: bool,
+}
+
+impl Offloads {
+    /// All of it.
+    pub const ALL: Self = Self { checksum: true, tso4: true, tso6: true };
+
+    /// The names of what is here and not in `other`.
+    pub fn beyond(self, other: Self) -> Vec<&'static str> {
+        let each = [
+            (self.checksum && !other.checksum, "checksums"),
+            (self.tso4 && !other.tso4, "TCP segmentation over IPv4"),
+            (self.tso6 && !other.tso6, "TCP segmentation over IPv6"),
+        ];
+        each.into_iter().filter_map(|(lacks, name)| lacks.then_some(name)).collect()
+    }
+}
+
 /// The memory of one queue, in the guest's RAM, where the VF's DMA reaches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueMemory {
@@ -197,6 +223,11 @@ pub trait VfControl: Send {
     /// Most entries that its rings can have: receive, transmit. After [`VfControl::init`].
     fn ring_limits(&self) -> [u16; 2] {
         [u16::MAX; 2]
+    }
+
+    /// What it does for frames that are sent. After [`VfControl::init`].
+    fn offloads(&self) -> Offloads {
+        Offloads::ALL
     }
 
     /// Tells the VF where its queues are, for devices whose queues are set up on the control side:

@@ -101,6 +101,7 @@ pub(super) fn add(
     };
     let mtu = tap.mtu();
     let card = Net::new(&net.id, tap, mac, mtu)?;
+    let card = if net.offloads { card } else { card.without_offloads() };
     let path: Path = Arc::new(card.handle());
     let arrivals = Arc::new(card.handle());
     let device = Box::new(card);

@@ -24,7 +24,7 @@ pub enum Acceleration {
     Off,
 }
 
-/// A network card. Text form: `id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|off]`.
+/// A network card. Text form: `id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|off][,offloads=on|off]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetConfig {
     /// Name in the control interface: 1 to 32 letters, digits, `-` or `_`.
@@ -35,6 +35,9 @@ pub struct NetConfig {
     pub mac: Option<MacAddress>,
     /// Whether its data path may be put on a VF.
     pub acceleration: Acceleration,
+    /// Whether checksums and segmentation of what the guest sends are left to the card. Without,
+    /// VFs will do that do neither.
+    pub offloads: bool,
 }
 
 impl NetConfig {
@@ -43,6 +46,7 @@ impl NetConfig {
         tap: &str,
         mac: Option<&str>,
         acceleration: Option<&str>,
+        offloads: Option<&str>,
     ) -> Result<Self, ConfigError> {
         let valid = (1..=MAX_ID).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -60,8 +64,13 @@ impl NetConfig {
             Some("off") => Acceleration::Off,
             Some(other) => return Err(value("accel", other, "auto or off")),
         };
+        let offloads = match offloads {
+            None | Some("on") => true,
+            Some("off") => false,
+            Some(other) => return Err(value("offloads", other, "on or off")),
+        };
         let mac = mac.map(str::parse).transpose()?;
-        Ok(Self { id: id.to_owned(), tap: tap.to_owned(), mac, acceleration })
+        Ok(Self { id: id.to_owned(), tap: tap.to_owned(), mac, acceleration, offloads })
     }
 }
 
@@ -74,8 +83,9 @@ impl FromStr for NetConfig {
         let id = fields.require("id")?;
         let tap = fields.require("tap")?;
         let (mac, acceleration) = (fields.take("mac"), fields.take("accel"));
-        fields.finish("id, tap, mac and accel")?;
-        Self::new(id, tap, mac, acceleration)
+        let offloads = fields.take("offloads");
+        fields.finish("id, tap, mac, accel and offloads")?;
+        Self::new(id, tap, mac, acceleration, offloads)
     }
 }
 
@@ -88,6 +98,7 @@ impl<'de> Deserialize<'de> for NetConfig {
             tap: String,
             mac: Option<String>,
             accel: Option<String>,
+            offloads: Option<String>,
         }
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected a card like {id = \"net0\", tap = \"tap0\"}")]
@@ -99,7 +110,8 @@ impl<'de> Deserialize<'de> for NetConfig {
             Form::Text(text) => text.parse().map_err(de::Error::custom),
             Form::Table(table) => {
                 let (mac, accel) = (table.mac.as_deref(), table.accel.as_deref());
-                Self::new(&table.id, &table.tap, mac, accel).map_err(de::Error::custom)
+                let offloads = table.offloads.as_deref();
+                Self::new(&table.id, &table.tap, mac, accel, offloads).map_err(de::Error::custom)
             }
         }
     }

@@ -43,7 +43,8 @@ pub struct Settings {
     #[serde(rename = "disk")]
     pub disks: Vec<DiskConfig>,
 
-    /// A network card: id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|off] (repeatable)
+    /// A network card: id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|off][,offloads=on|off]
+    /// (repeatable)
     #[arg(long = "net", value_name = "FIELDS")]
     #[serde(rename = "net")]
     pub nets: Vec<NetConfig>,

@@ -74,6 +74,11 @@ impl Executor {
                 let grant = self.grant.as_ref().ok_or(StepError::Missing("VF"))?;
                 let vf = self.vf.as_mut().ok_or(StepError::Missing("open VF"))?;
                 vf.init(&grant.config)?;
+                let lacks = self.hardware.path.offers().beyond(vf.offloads());
+                if !lacks.is_empty() {
+                    let vf = grant.acquired.vf.to_string();
+                    return Err(StepError::Offloads { vf, lacks });
+                }
                 self.counted = VfStats::default();
                 Ok(())
             }

@@ -87,6 +87,16 @@ fn the_order_of_things() {
 }
 
 #[test]
+fn a_vf_that_does_less_than_the_guest_was_promised_is_refused() {
+    let mut guest = Guest::registered();
+    guest.world.lock().unwrap().no_offloads = true;
+    let error = guest.during(|device| device.attach()).unwrap_err().to_string();
+    assert!(error.contains("checksums") && error.contains("offloads=off"), "{error}");
+    assert_eq!(guest.view().state, State::Emulated);
+    guest.world.lock().unwrap().assert_clean();
+}
+
+#[test]
 fn without_a_shell_there_is_no_attach() {
     let guest = Guest::new();
     assert!(matches!(guest.acceleration.attach(), Err(SwitchError::NotRegistered)));

@@ -21,7 +21,7 @@ use pf_control::client::ClientError;
 use pf_control::ops::{
     Acquired, LeaseId, MacAddr, OpError, PciAddress, PciIds, Region, RegionKind, Vectors,
 };
-use pf_control::vf_control::{VfConfig, VfEvent, VfStats};
+use pf_control::vf_control::{Offloads, VfConfig, VfEvent, VfStats};
 use sha2::{Digest, Sha256};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -52,6 +52,8 @@ pub(super) struct World {
     pub(super) daemon_away: bool,
     /// The daemon takes as long as this to take a VF back.
     pub(super) release_hangs: bool,
+    /// The VF does not compute checksums.
+    pub(super) no_offloads: bool,
     /// The step that fails.
     pub(super) fails: Option<&'static str>,
     /// Who holds the VF.
@@ -224,6 +226,11 @@ impl Vf for FakeVf {
         words[31] = 0x7e11;
     }
 
+    fn offloads(&self) -> Offloads {
+        let checksum = !self.world.lock().unwrap().no_offloads;
+        Offloads { checksum, ..Offloads::ALL }
+    }
+
     fn ring_limits(&self) -> [u16; 2] {
         [512, 256]
     }
@@ -372,6 +379,10 @@ impl PluginStore for FakePlugins {
 struct FakePath(SharedWorld);
 
 impl EmulatedPath for FakePath {
+    fn offers(&self) -> Offloads {
+        Offloads::ALL
+    }
+
     fn mode(&self) -> PathMode {
         match self.0.lock().unwrap().standby {
             true => PathMode::Standby,

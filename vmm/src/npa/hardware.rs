@@ -8,7 +8,7 @@ use npa_abi::register::DEVICE_INFO_WORDS;
 use npa_abi::shell_page::QueueDescriptor;
 use pf_control::client::ClientError;
 use pf_control::ops::{Acquired, LeaseId};
-use pf_control::vf_control::{VfConfig, VfEvent, VfStats};
+use pf_control::vf_control::{Offloads, VfConfig, VfEvent, VfStats};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::inject::InjectError;
@@ -92,6 +92,9 @@ pub trait Vf: Send {
 
     /// Adds what only the VF can tell its plugin to the vendor's words of `words`.
     fn describe(&self, words: &mut [u32; DEVICE_INFO_WORDS]);
+
+    /// What it does for frames that are sent.
+    fn offloads(&self) -> Offloads;
 
     /// Most entries that its rings can have: receive, transmit.
     fn ring_limits(&self) -> [u16; 2];

@@ -38,6 +38,17 @@ pub enum StepError {
     /// The emulated path's rest.
     #[error(transparent)]
     Drain(#[from] DrainError),
+    /// The guest relies on more than the VF does.
+    #[error(
+        "VF {vf} does no {}, on which the guest relies; start the VM with `offloads=off` in the \
+         card's `--net` to have such VFs too", lacks.join(", no ")
+    )]
+    Offloads {
+        /// PCI address.
+        vf: String,
+        /// What it does not do.
+        lacks: Vec<&'static str>,
+    },
     /// Something that an earlier step must have left is not there.
     #[error("there is no {0} to work with")]
     Missing(&'static str),

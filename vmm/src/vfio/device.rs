@@ -15,7 +15,8 @@ use npa_abi::register::DEVICE_INFO_WORDS;
 use npa_abi::shell_page::QueueDescriptor;
 use pf_control::ops::{Region, RegionKind};
 use pf_control::vf_control::{
-    self, ControlRegion, QueueMemory, VfConfig, VfControl, VfControlError, VfEvent, VfStats,
+    self, ControlRegion, Offloads, QueueMemory, VfConfig, VfControl, VfControlError, VfEvent,
+    VfStats,
 };
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX,
@@ -221,6 +222,10 @@ impl Vf for VfioVf {
 
     fn describe(&self, words: &mut [u32; DEVICE_INFO_WORDS]) {
         self.control.describe(words);
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.control.offloads()
     }
 
     fn ring_limits(&self) -> [u16; 2] {

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use pf_control::vf_control::Offloads;
+
 use super::worker::CallError;
 
 /// What an emulated path does with arriving traffic.
@@ -92,6 +94,10 @@ pub struct PathCounters {
 /// Calls come from a control thread while the device's own thread runs; each returns by its
 /// deadline.
 pub trait EmulatedPath: Send + Sync {
+    /// What the guest is told that the device does for frames that are sent. Whatever else carries
+    /// them must do it too.
+    fn offers(&self) -> Offloads;
+
     /// The mode in force.
     fn mode(&self) -> PathMode;
 

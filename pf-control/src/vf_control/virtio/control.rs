@@ -3,13 +3,17 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use virtio_net_plugin::{FEATURES, QueueLayout, VIRTIO_F_VERSION_1, VirtioInfo};
+use virtio_net_plugin::{
+    FEATURES, QueueLayout, VIRTIO_F_VERSION_1, VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_TSO4,
+    VIRTIO_NET_F_HOST_TSO6, VirtioInfo,
+};
 
 use super::capabilities::Layout;
 use super::registers::*;
 use crate::ops::{MacAddr, limits};
 use crate::vf_control::{
-    ControlRegion, QueueMemory, VfConfig, VfControl, VfControlError, VfEvent, VfIdentity, VfStats,
+    ControlRegion, Offloads, QueueMemory, VfConfig, VfControl, VfControlError, VfEvent, VfIdentity,
+    VfStats,
 };
 
 /// Bound of a reset, and the pause between two looks.
@@ -174,6 +178,16 @@ impl<R: ControlRegion + Send> VfControl for VirtioNet<R> {
 
     fn ring_limits(&self) -> [u16; 2] {
         self.sizes
+    }
+
+    fn offloads(&self) -> Offloads {
+        let has = |feature| self.features & feature != 0;
+        let checksum = has(VIRTIO_NET_F_CSUM);
+        Offloads {
+            checksum,
+            tso4: checksum && has(VIRTIO_NET_F_HOST_TSO4),
+            tso6: checksum && has(VIRTIO_NET_F_HOST_TSO6),
+        }
     }
 
     fn start(&mut self, queues: &[QueueMemory]) -> Result<(), VfControlError> {

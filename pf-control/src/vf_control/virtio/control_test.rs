@@ -59,6 +59,18 @@ fn the_plugin_learns_features_and_doorbells() {
 }
 
 #[test]
+fn what_it_does_for_frames_is_what_was_negotiated() {
+    for (mood, expected) in [(Mood::Well, Offloads::ALL), (Mood::NoChecksums, Offloads::default())]
+    {
+        let (_, mut control) = function(mood);
+        control.init(&CONFIG).unwrap();
+        assert_eq!(control.offloads(), expected);
+    }
+    assert_eq!(Offloads::ALL.beyond(Offloads::default()).len(), 3);
+    assert!(Offloads::default().beyond(Offloads::default()).is_empty());
+}
+
+#[test]
 fn functions_that_lie_are_refused_by_name() {
     let error = |mood| {
         let (_, mut control) = function(mood);

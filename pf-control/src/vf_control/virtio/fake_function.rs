@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::capabilities::tests::{USUAL, config};
 use super::registers::*;
 use crate::vf_control::ControlRegion;
-use virtio_net_plugin::{FEATURES, VIRTIO_F_VERSION_1};
+use virtio_net_plugin::{FEATURES, VIRTIO_F_VERSION_1, VIRTIO_NET_F_CSUM};
 
 /// How it misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,7 @@ pub(super) enum Mood {
     Well,
     Legacy,
     BypassesIommu,
+    NoChecksums,
     RefusesFeatures,
     NeverResets,
     NoQueues,
@@ -65,6 +66,7 @@ impl State {
         match self.mood {
             Mood::Legacy => all & !VIRTIO_F_VERSION_1,
             Mood::BypassesIommu => all & !ACCESS_PLATFORM,
+            Mood::NoChecksums => all & !VIRTIO_NET_F_CSUM,
             _ => all,
         }
     }

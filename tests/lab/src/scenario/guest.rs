@@ -36,6 +36,8 @@ pub(crate) struct GuestOptions {
     pub cpus: u8,
     /// Raw disk images to attach.
     pub disks: Vec<PathBuf>,
+    /// Leave checksums and segmentation to the card.
+    pub offloads: bool,
     /// More kernel command line.
     pub cmdline: String,
     /// More options of `vmm run`.
@@ -56,6 +58,7 @@ impl GuestOptions {
             pf_control: None,
             cpus: 1,
             disks: Vec::new(),
+            offloads: true,
             cmdline: String::new(),
             extra: Vec::new(),
         }
@@ -86,9 +89,10 @@ impl GuestOptions {
         command.arg("--cmdline").arg(format!("{cmdline} {}", self.cmdline));
         command.args(["--cpus", &self.cpus.to_string(), "--memory", "512M"]);
         command.arg("--net").arg(format!(
-            "id=net0,tap=tap{},mac={},accel=auto",
+            "id=net0,tap=tap{},mac={},accel=auto,offloads={}",
             self.number,
-            self.mac()
+            self.mac(),
+            if self.offloads { "on" } else { "off" }
         ));
         for disk in &self.disks {
             command.arg("--disk").arg(format!("path={}", disk.display()));

@@ -26,6 +26,12 @@ pub(super) const FEATURES: u64 = bit(VIRTIO_NET_F_CSUM)
     | bit(VIRTIO_NET_F_MRG_RXBUF)
     | bit(VIRTIO_NET_F_STATUS);
 
+/// Those of them that are about frames that are sent.
+pub(super) const SEND_OFFLOADS: u64 = bit(VIRTIO_NET_F_CSUM)
+    | bit(VIRTIO_NET_F_HOST_TSO4)
+    | bit(VIRTIO_NET_F_HOST_TSO6)
+    | bit(VIRTIO_NET_F_HOST_ECN);
+
 const fn bit(feature: u32) -> u64 {
     1 << feature
 }

@@ -15,8 +15,10 @@ mod worker;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use pf_control::vf_control::Offloads;
 
 pub use backend::{FrameBackend, ReceiveOffloads};
 pub use config::{MacAddress, MacError};
@@ -68,6 +70,8 @@ struct Shared {
     mode: AtomicU8,
     counters: Arc<LiveCounters>,
     drains: AtomicU64,
+    /// What the card does for frames that are sent.
+    offloads: OnceLock<Offloads>,
     /// Known from the first driver run on.
     interrupts: Mutex<Option<Arc<Interrupts>>>,
 }
@@ -88,10 +92,20 @@ impl<B: FrameBackend> Net<B> {
             mode: AtomicU8::new(PathMode::Serving as u8),
             counters,
             drains: AtomicU64::new(0),
+            offloads: OnceLock::new(),
             interrupts: Mutex::new(None),
         };
         let (worker, shared) = (Arc::new(worker), Arc::new(shared));
         Ok(Self { handle: NetHandle { id: id.into(), worker, shared } })
+    }
+
+    /// The card leaves checksums and segmentation of frames that are sent to the guest, so that its
+    /// frames can be carried by devices that do neither.
+    #[must_use]
+    pub fn without_offloads(self) -> Self {
+        // Nobody has asked before the card is there.
+        let _ = self.handle.shared.offloads.set(Offloads::default());
+        self
     }
 
     /// A handle for other threads.
@@ -133,7 +147,11 @@ impl<B: FrameBackend> VirtioDevice for Net<B> {
 
     fn identity(&self) -> String {
         let config = self.handle.shared.config();
-        format!("network card {}, MTU {}", config.mac, config.mtu)
+        let offloads = match self.handle.offers() {
+            Offloads::ALL => "",
+            _ => ", without offloads",
+        };
+        format!("network card {}, MTU {}{offloads}", config.mac, config.mtu)
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -141,7 +159,10 @@ impl<B: FrameBackend> VirtioDevice for Net<B> {
     }
 
     fn features(&self) -> u64 {
-        config::FEATURES
+        match self.handle.offers() {
+            Offloads::ALL => config::FEATURES,
+            _ => config::FEATURES & !config::SEND_OFFLOADS,
+        }
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -198,6 +219,10 @@ impl<B: FrameBackend> Arrivals for NetHandle<B> {
 }
 
 impl<B: FrameBackend> EmulatedPath for NetHandle<B> {
+    fn offers(&self) -> Offloads {
+        *self.shared.offloads.get_or_init(|| Offloads::ALL)
+    }
+
     fn mode(&self) -> PathMode {
         match self.shared.mode.load(Ordering::Acquire) {
             mode if mode == PathMode::Standby as u8 => PathMode::Standby,
