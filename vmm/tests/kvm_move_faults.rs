@@ -126,6 +126,8 @@ impl Accelerated for Card {
 
     fn log_began(&self) {}
 
+    fn let_be(&self) {}
+
     fn take_up(&self) -> Result<bool, ApiError> {
         Ok(false)
     }
@@ -143,6 +145,7 @@ fn frames_that_came_in_the_stop_are_where_the_guest_is() {
         return;
     }
     let frames: Vec<Arrival> = (0xa1..0xa6).map(|tag| vec![tag; 80]).collect();
+    let mut in_doubt = 0;
     // From before the hand-over to after it.
     for back in (0..1200).step_by(60) {
         let folder = tempfile::tempdir().unwrap();
@@ -177,7 +180,10 @@ fn frames_that_came_in_the_stop_are_where_the_guest_is() {
         wire.join().unwrap();
         let (moved, other, arrived) = destination.join().unwrap();
         expect_one(&source, &outcome, &moved);
-        assert_eq!(outcome.is_ok(), arrived);
+        match outcome {
+            Err(MigrationError::InDoubt) => in_doubt += 1,
+            _ => assert_eq!(outcome.is_ok(), arrived),
+        }
         let here = if arrived { &other } else { &card };
         let mut there = here.delivered.lock().unwrap().clone();
         there.extend(here.collect().unwrap());
@@ -185,6 +191,7 @@ fn frames_that_came_in_the_stop_are_where_the_guest_is() {
         let intake = *here.intake.lock().unwrap();
         assert!(matches!(intake, None | Some(Intake::Open)), "deaf: {intake:?}");
     }
+    assert!(in_doubt < 6, "most cuts leave no doubt");
 }
 
 #[test]

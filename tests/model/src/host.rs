@@ -90,6 +90,10 @@ impl World {
             }
             SwitchAction::MapWindow => self.window = true,
             SwitchAction::MapDeadPage => self.window = false,
+            // Nothing to do for a VF behind a switch; but one that is gone does not even do that.
+            SwitchAction::StartQueues | SwitchAction::AdmitVf | SwitchAction::DismissVf => {
+                return self.vf_there;
+            }
             SwitchAction::PfInit => return self.ask(LeaseEvent::Init),
             SwitchAction::PfActivate => return self.ask(LeaseEvent::Activate),
             SwitchAction::PfQuiesce => return self.ask(LeaseEvent::Quiesce),

@@ -118,6 +118,9 @@ pub trait Accelerated: Send + Sync {
     /// Why it stays emulated.
     fn take_up(&self) -> Result<bool, ApiError>;
 
+    /// Ends [`Accelerated::fall_back`] and gives nothing: whether to is somebody else's decision.
+    fn let_be(&self);
+
     /// Takes the data path back to emulation, by force when the guest does not help in time.
     ///
     /// # Errors

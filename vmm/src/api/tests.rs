@@ -99,6 +99,8 @@ impl Accelerated for FakeDevice {
         Ok(false)
     }
 
+    fn let_be(&self) {}
+
     fn attach(&self) -> Result<SwitchReport, ApiError> {
         self.entered.send(()).unwrap();
         self.go.lock().unwrap().recv().unwrap()

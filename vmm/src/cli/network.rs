@@ -184,6 +184,8 @@ impl Accelerated for EmulatedCard {
         Ok(false)
     }
 
+    fn let_be(&self) {}
+
     fn attach(&self) -> Result<SwitchReport, ApiError> {
         Err(self.refusal())
     }

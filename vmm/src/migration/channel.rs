@@ -30,9 +30,12 @@ pub enum ChannelError {
     /// The other end, or the network, does not answer.
     #[error("the other end does not answer; is the network cut?")]
     Silent,
-    /// The other end is gone.
+    /// The other end is gone: its connection came to its end.
     #[error("the other end closed the connection")]
     Closed,
+    /// The connection was reset, by the other end or by something on the way to it.
+    #[error("the other end, or something on the way to it, closed the connection")]
+    Reset,
     /// The system's reason.
     #[error("the connection broke")]
     Broken(#[source] io::Error),
@@ -66,9 +69,8 @@ impl From<io::Error> for ChannelError {
         match error.kind() {
             // A socket's own time limit is told as one or the other.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionReset => Self::Closed,
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Reset,
             _ => Self::Broken(error),
         }
     }
@@ -76,7 +78,7 @@ impl From<io::Error> for ChannelError {
 
 impl ChannelError {
     /// Whether it proves that the process at the other end no longer has the connection, which
-    /// it never gives up while it may run the VM.
+    /// it never gives up while it may run the VM. A reset does not: firewalls send them too.
     pub fn proves_death(&self) -> bool {
         matches!(self, Self::Closed)
     }

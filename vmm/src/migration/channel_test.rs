@@ -102,14 +102,30 @@ fn a_silent_peer_is_not_a_dead_one() {
     let error = Channel::open(Box::new(a)).err().unwrap();
     assert!(matches!(error, ChannelError::Silent) && !error.proves_death());
     drop(b);
-    let (a, b) = UnixStream::pair().unwrap();
+    let (mut a, b) = pair();
     drop(b);
-    assert!(Channel::open(Box::new(a)).err().unwrap().proves_death());
+    assert!(a.receive().err().unwrap().proves_death());
 }
 
 proptest! {
     #[test]
     fn any_bytes_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         prop_assert!(arriving(&bytes).receive().is_err());
+    }
+}
+
+/// A connection that came to its end was closed by the other process or its kernel; a reset may be
+/// the work of anybody between.
+#[test]
+fn only_an_end_proves_death() {
+    let of = |kind: io::ErrorKind| ChannelError::from(io::Error::from(kind));
+    assert!(of(io::ErrorKind::UnexpectedEof).proves_death());
+    for kind in [
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::BrokenPipe,
+        io::ErrorKind::TimedOut,
+        io::ErrorKind::HostUnreachable,
+    ] {
+        assert!(!of(kind).proves_death(), "{kind:?}");
     }
 }

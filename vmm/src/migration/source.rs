@@ -135,14 +135,6 @@ impl Source<'_> {
         if let Err(error) = self.vm.stop_dirty_log() {
             tracing::warn!(error = crate::api::chain(&error), "dirty log");
         }
-        if self.phase == SourcePhase::InDoubt {
-            tracing::error!(error = crate::api::chain(&error), "migration in doubt");
-            for device in self.devices {
-                // Its operator may let the VM go on.
-                let _ = device.arrivals.set_intake(Intake::Open);
-            }
-            return Err(MigrationError::InDoubt);
-        }
         let mut kept = std::mem::take(&mut self.kept).into_iter();
         for device in self.devices {
             let card = &device.arrivals;
@@ -155,6 +147,12 @@ impl Source<'_> {
             if let Err(error) = restored {
                 tracing::warn!(device = card.id(), %error, "frames are lost");
             }
+        }
+        if self.phase == SourcePhase::InDoubt {
+            tracing::error!(error = crate::api::chain(&error), "migration in doubt");
+            // Its operator may let the VM go on, and give it a VF.
+            self.devices.iter().for_each(|device| device.accelerated.let_be());
+            return Err(MigrationError::InDoubt);
         }
         // A VM that has ended meanwhile does not go on.
         if let Err(error) = self.vm.unsuspend() {

@@ -184,6 +184,11 @@ impl Acceleration {
         }
     }
 
+    /// Ends [`Acceleration::fall_back`] and gives nothing.
+    pub fn let_be(&self) {
+        self.core.lock().reserved = false;
+    }
+
     /// Ends [`Acceleration::fall_back`]: a device that had a VF, here or where its state comes
     /// from, gets one if there is one. Answers whether it did.
     ///

@@ -85,6 +85,10 @@ impl Accelerated for AcceleratedDevice {
         self.acceleration.take_up().map_err(|error| api_error(&error))
     }
 
+    fn let_be(&self) {
+        self.acceleration.let_be();
+    }
+
     fn attach(&self) -> Result<SwitchReport, ApiError> {
         self.acceleration.attach().map_err(|error| api_error(&error))?;
         Ok(self.report(SwitchKind::Attach))

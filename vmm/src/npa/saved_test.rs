@@ -44,6 +44,9 @@ fn a_device_that_gave_its_vf_up_gets_one_again_and_none_before() {
     assert!(matches!(guest.acceleration.attach(), Err(SwitchError::Reserved)));
     let again = guest.during(|device| device.fall_back()).unwrap();
     assert!(!again.had_vf);
+    guest.acceleration.let_be();
+    guest.during(|device| device.attach()).unwrap();
+    guest.during(|device| device.fall_back()).unwrap();
     assert!(guest.during(|device| device.take_up()).unwrap());
     assert_eq!(guest.view().state, State::Active);
     guest.during(|device| device.detach()).unwrap();
