@@ -42,6 +42,11 @@ impl Pending {
         lost
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
     /// The next frame to deliver.
     pub(super) fn front(&self) -> Option<&[u8]> {
         self.frames.front().map(Vec::as_slice)

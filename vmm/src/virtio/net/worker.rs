@@ -49,7 +49,8 @@ struct Drain {
     id: u64,
     /// Ring position that sending must reach.
     send_until: Wrapping<u16>,
-    /// Frames read from the backend at which receiving is done even if more keep coming.
+    /// Frames taken, kept ones and then the backend's, at which receiving is done even if more keep
+    /// coming.
     receive_until: u64,
     /// The backend was seen empty since the drain began.
     seen_empty: bool,
@@ -139,7 +140,9 @@ impl<B: FrameBackend> NetWorker<B> {
         self.drains.push(Drain {
             id,
             send_until: position + Wrapping(backlog),
-            receive_until: running.receive.frames_read() + u64::from(self.backend.capacity()),
+            receive_until: running.receive.frames_read()
+                + self.pending.len() as u64
+                + u64::from(self.backend.capacity()),
             seen_empty: false,
             received_before: running.receive.frames_read(),
             sent_before: self.counters.snapshot(0).sent,
@@ -186,7 +189,8 @@ impl<B: FrameBackend> NetWorker<B> {
             Received::Budget => Progress::More,
             Received::RingFull => {
                 // Only a drain wants to know whether anything waits for the room.
-                if !self.drains.is_empty() && !has_frames(&self.backend) {
+                let waits = || self.pending.front().is_some() || has_frames(&self.backend);
+                if !self.drains.is_empty() && !waits() {
                     self.seen_empty();
                 }
                 Progress::Idle

@@ -65,6 +65,25 @@ fn drain_waits_for_a_guest_that_makes_room() {
     drain.join().unwrap().unwrap();
 }
 
+/// Frames that a VM brought along are more than a wire holds; what comes after them must not overtake
+/// them on another path.
+#[test]
+fn drain_counts_what_was_kept() {
+    let mut setup = Setup::started_over(4);
+    setup.handle.deliver((0..20).map(|tag| framed(&unicast(tag, 64))).collect()).unwrap();
+    setup.offer(0, 10, 2048);
+    let handle = setup.handle.clone();
+    let drain = std::thread::spawn(move || handle.drain(LONG));
+    for _ in 0..10 {
+        setup.driver.used(RX);
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!drain.is_finished(), "ten frames are still here");
+    setup.offer(10, 12, 2048);
+    drain.join().unwrap().unwrap();
+    assert_eq!((0..10).filter(|_| setup.driver.try_used(RX).is_some()).count(), 10);
+}
+
 #[test]
 fn drain_reports_a_wire_that_takes_nothing() {
     let mut setup = Setup::started();

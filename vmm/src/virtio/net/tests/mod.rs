@@ -75,8 +75,14 @@ pub(in crate::virtio) fn framed(frame: &[u8]) -> Vec<u8> {
 }
 
 fn setup() -> Setup {
+    setup_over(1000)
+}
+
+/// The same on a wire that holds at most `capacity` frames.
+fn setup_over(capacity: u32) -> Setup {
     let (socket, peer) = wire();
-    let wire = Wire::new(socket);
+    let mut wire = Wire::new(socket);
+    wire.capacity = capacity;
     let offloads = wire.offloads.clone();
     let net = Net::new("test", wire, STATION, 1500).unwrap();
     let handle = net.handle();
@@ -86,7 +92,11 @@ fn setup() -> Setup {
 impl Setup {
     /// Started with the usual features and 256 entries.
     fn started() -> Self {
-        let mut setup = setup();
+        Self::started_over(1000)
+    }
+
+    fn started_over(capacity: u32) -> Self {
+        let mut setup = setup_over(capacity);
         setup.driver.start(MRG_RXBUF | EVENT_IDX | 1 << 5, 256);
         setup
     }
