@@ -440,10 +440,20 @@ impl Source<'_> {
     }
 }
 
-/// Gives VFs to the devices that had one.
+/// How long a guest may take to get what came in a stop, before it is given a VF all the same.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// Gives VFs to the devices that had one, once their guest has got what came in the stop: a switch
+/// would wait for that too, but not for long.
 pub(super) fn take_up(devices: &[MovingDevice]) {
+    let deadline = Instant::now() + CATCH_UP;
     for device in devices {
         let name = device.arrivals.id();
+        while device.arrivals.undelivered().is_ok_and(|count| count > 0)
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         match device.accelerated.take_up() {
             Ok(true) => tracing::info!(device = name, "on a VF again"),
             Ok(false) => {}

@@ -44,6 +44,12 @@ pub trait Arrivals: Send + Sync {
     /// When the device's thread does not answer.
     fn deliver(&self, arrivals: Vec<Arrival>) -> Result<(), CallError>;
 
+    /// How many arrivals that were handed in by [`Arrivals::deliver`] the guest has not got yet.
+    ///
+    /// # Errors
+    /// When the device's thread does not answer.
+    fn undelivered(&self) -> Result<usize, CallError>;
+
     /// Ends [`Intake::Hold`]: delivers `late`, then what was held without what is in `late` or in
     /// `seen` (delivered before, and on its way here all the longer), then whatever arrives.
     ///

@@ -208,6 +208,10 @@ impl<B: FrameBackend> Arrivals for NetHandle<B> {
         self.worker.call(CALL_DEADLINE, move |worker| worker.deliver(arrivals))
     }
 
+    fn undelivered(&self) -> Result<usize, CallError> {
+        self.worker.call(CALL_DEADLINE, |worker| worker.undelivered())
+    }
+
     fn open_after(&self, late: Vec<Arrival>, seen: Vec<Arrival>) -> Result<(), CallError> {
         self.worker.call(CALL_DEADLINE, move |worker| worker.open_after(late, &seen))
     }

@@ -113,6 +113,10 @@ impl<B: FrameBackend> NetWorker<B> {
         LiveCounters::add(&self.counters.received_dropped, lost);
     }
 
+    pub(super) fn undelivered(&mut self) -> usize {
+        self.pending.len()
+    }
+
     pub(super) fn open_after(&mut self, late: Vec<Arrival>, seen: &[Arrival]) {
         let held = intake::read_all(&self.backend);
         let held = intake::without(held, late.iter().chain(seen));

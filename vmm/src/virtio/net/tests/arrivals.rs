@@ -34,8 +34,10 @@ fn each_frame_comes_once_and_in_order() {
     for tag in [4, 5, 6, 7] {
         setup.arrive(&unicast(tag, 64));
     }
+    assert_eq!(setup.handle.undelivered().unwrap(), 2);
     setup.offer(0, 16, 2048);
     assert_eq!(setup.received(0, 2), [3, 4]);
+    assert_eq!(setup.handle.undelivered().unwrap(), 0);
     setup.handle.open_after(vec![frame(5), frame(6)], vec![frame(3), frame(4)]).unwrap();
     setup.arrive(&unicast(8, 64));
     setup.driver.kick(RX);
