@@ -239,6 +239,28 @@ fn a_guest_that_writes_too_fast_stays_or_is_forced_as_its_owner_says() {
     }
 }
 
+/// A connection that would need far longer than was allowed for the first pass alone.
+#[test]
+fn time_is_up_within_a_pass_too() {
+    if !has_kvm("time_is_up_within_a_pass_too") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let meeting = folder.path().join("meeting");
+    let destination = awaited(&meeting);
+    let source = started();
+    let ram = source.vm.device_context().memory.ram();
+    ram.write_slice(&vec![7; 8 << 20], GuestAddress(0x80_0000)).unwrap();
+    let policy = Policy { timeout: Duration::from_secs(1), ..Policy::default() };
+    let options = MigrateOptions { policy, bandwidth: Some(500_000), ..options(&meeting) };
+    let error = migrate(&source.vm, &[], &options, &Progress::default()).unwrap_err();
+    assert!(matches!(error, MigrationError::TooSlow { .. }), "{error}");
+    let (moved, arrived) = destination.join().unwrap();
+    let why = arrived.unwrap_err().to_string();
+    assert!(why.contains("still being copied"), "{why}");
+    assert!(counts(&source.vm) && stands_still(&moved.vm));
+}
+
 #[test]
 fn a_snapshot_restores_as_often_as_it_is_wanted() {
     if !has_kvm("a_snapshot_restores_as_often_as_it_is_wanted") {

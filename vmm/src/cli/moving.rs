@@ -113,7 +113,9 @@ fn api_error(error: &MigrationError) -> ApiError {
         MigrationError::Busy => ErrorCode::Busy,
         MigrationError::NothingToCancel => ErrorCode::WrongState,
         MigrationError::Exists(_) => ErrorCode::BadRequest,
-        MigrationError::NotConverging { .. } => ErrorCode::Deadline,
+        MigrationError::NotConverging { .. } | MigrationError::TooSlow { .. } => {
+            ErrorCode::Deadline
+        }
         MigrationError::Fallback { source, .. } => source.code,
         MigrationError::InDoubt => ErrorCode::InDoubt,
         _ => ErrorCode::Internal,

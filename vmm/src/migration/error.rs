@@ -116,6 +116,18 @@ pub enum MigrationError {
         /// What is carried, in MB/s.
         carried: u64,
     },
+    /// Time is up within a pass over memory.
+    #[error(
+        "after {} s memory is still being copied: the connection carries {carried:.1} MB/s; use a \
+         larger --timeout, or --on-timeout force",
+        timeout.as_secs()
+    )]
+    TooSlow {
+        /// How long it may be copied.
+        timeout: Duration,
+        /// What is carried, in MB/s.
+        carried: f64,
+    },
     /// Somebody asked for it.
     #[error("cancelled")]
     Cancelled,

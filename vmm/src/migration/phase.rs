@@ -50,7 +50,8 @@ pub enum SourceEvent {
     Followed,
     /// This end, its operator, or the other end does not want to go on.
     GaveUp,
-    /// The destination's process has died.
+    /// The destination's process has died, or says that it does not go on; it says that only while it
+    /// cannot run the VM.
     PeerDied,
     /// The destination does not answer.
     PeerSilent,

@@ -1,7 +1,7 @@
 //! When to stop copying a running guest's memory: when what is left fits into the stop that its
 //! owner allows and another pass would not leave much less, or when the time is up. Pure: is told what happened and decides.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What to do when memory does not settle in time.
 #[derive(
@@ -59,6 +59,15 @@ pub struct Policy {
     pub on_timeout: OnTimeout,
     /// Whether its CPUs may be slowed down.
     pub throttle: bool,
+}
+
+impl Policy {
+    /// When to give up a copying that began then even within pass `round`, and how long that is. Passes
+    /// after the first are short where the network carries anything, so their end is waited for.
+    pub(super) fn limit(&self, began: Instant, round: u32) -> Option<(Instant, Duration)> {
+        let limit = if round == 1 { self.timeout } else { 2 * self.timeout };
+        (self.on_timeout == OnTimeout::Cancel).then(|| (began + limit, limit))
+    }
 }
 
 impl Default for Policy {

@@ -130,6 +130,7 @@ impl Source<'_> {
             MigrationError::Channel { source, .. } if source.proves_death() => {
                 SourceEvent::PeerDied
             }
+            MigrationError::Peer(_) => SourceEvent::PeerDied,
             _ => SourceEvent::GaveUp,
         });
         if let Err(error) = self.vm.stop_dirty_log() {
@@ -265,6 +266,7 @@ impl Source<'_> {
             let started = Instant::now();
             let before = channel.bytes_sent();
             let mut sink = ChannelSink::new(channel, self.progress, round == 1);
+            sink.limit = options.policy.limit(began, round);
             let copied = pages::copy(memory.ram(), &pages, &mut sink)?;
             channel.send(Kind::RoundEnd, &[]).map_err(&at)?;
             // What is on its way is not carried yet.
@@ -498,15 +500,24 @@ struct ChannelSink<'a> {
     first: bool,
     began: Instant,
     sent: u64,
+    /// When to give up, and how long that was to take.
+    limit: Option<(Instant, Duration)>,
 }
 
 impl<'a> ChannelSink<'a> {
     fn new(channel: &'a mut Channel, progress: &'a Progress, first: bool) -> Self {
-        Self { channel, progress, first, began: Instant::now(), sent: 0 }
+        Self { channel, progress, first, began: Instant::now(), sent: 0, limit: None }
     }
 
     fn send(&mut self, kind: Kind, parts: &[&[u8]], covers: u64) -> Result<(), MigrationError> {
         if let Err(error) = self.progress.check() {
+            give_up(self.channel, &error);
+            return Err(error);
+        }
+        if let Some((_, timeout)) = self.limit.filter(|(at, _)| Instant::now() >= *at) {
+            let seconds = self.began.elapsed().as_secs_f64();
+            let carried = self.sent as f64 / seconds / 1e6;
+            let error = MigrationError::TooSlow { timeout, carried };
             give_up(self.channel, &error);
             return Err(error);
         }
