@@ -139,12 +139,10 @@ impl Source<'_> {
         let mut kept = std::mem::take(&mut self.kept).into_iter();
         for device in self.devices {
             let card = &device.arrivals;
-            // What was sent in vain is older than what came since.
-            let restored = card.collect().and_then(|since| {
-                card.deliver(kept.next().unwrap_or_default())?;
-                card.deliver(since)?;
-                card.set_intake(Intake::Open)
-            });
+            // What was sent in vain is older than what came since, and goes on coming.
+            let restored = card
+                .put_back(kept.next().unwrap_or_default())
+                .and_then(|()| card.set_intake(Intake::Open));
             if let Err(error) = restored {
                 tracing::warn!(device = card.id(), %error, "frames are lost");
             }

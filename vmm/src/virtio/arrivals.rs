@@ -44,6 +44,12 @@ pub trait Arrivals: Send + Sync {
     /// When the device's thread does not answer.
     fn deliver(&self, arrivals: Vec<Arrival>) -> Result<(), CallError>;
 
+    /// Takes back `arrivals` that were collected: they come before what has arrived since.
+    ///
+    /// # Errors
+    /// When the device's thread does not answer.
+    fn put_back(&self, arrivals: Vec<Arrival>) -> Result<(), CallError>;
+
     /// How many arrivals that were handed in by [`Arrivals::deliver`] the guest has not got yet.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use images::Progress;
 use super::runner::logged;
 use super::{Session, Tally};
 use crate::host::{self, Job};
-use crate::scenario::{self, SCENARIOS, Scenario};
+use crate::scenario::{self, ON_ORDER, SCENARIOS, Scenario};
 
 /// Everything that the lab boots builds.
 pub(super) fn images(session: &mut Session<'_>) -> Result<Tally> {
@@ -54,10 +54,9 @@ pub(super) fn module(session: &mut Session<'_>) -> Result<Tally> {
 pub(super) fn scenarios(session: &mut Session<'_>) -> Result<Tally> {
     let wanted = &session.arguments.scenario;
     let mut tally = Tally::default();
-    for scenario in SCENARIOS {
-        if !wanted.is_empty() && !wanted.iter().any(|name| name == scenario.name) {
-            continue;
-        }
+    let named = |scenario: &&Scenario| wanted.iter().any(|name| name == scenario.name);
+    let usual = SCENARIOS.iter().filter(|scenario| wanted.is_empty() || named(scenario));
+    for scenario in usual.chain(ON_ORDER.iter().filter(named)) {
         for kernel in scenario.kernels {
             println!("\n-- scenario {} with kernel {kernel}: {}", scenario.name, scenario.summary);
             let passed = run_scenario(session, scenario, *kernel).unwrap_or_else(|error| {

@@ -306,6 +306,11 @@ impl Guest {
 
     /// Kills `vmm` with SIGKILL.
     pub(crate) fn kill(mut self) -> Result<()> {
+        self.kill_now()
+    }
+
+    /// The same; its log and its end can still be looked at.
+    pub(crate) fn kill_now(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())

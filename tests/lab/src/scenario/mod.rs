@@ -5,6 +5,7 @@ mod bad_plugin;
 mod bad_start;
 mod daemon_death;
 mod data_path;
+mod fault_matrix;
 mod footprint;
 mod guest;
 mod host;
@@ -20,6 +21,7 @@ mod module_unload;
 mod outside;
 mod peer;
 mod pool;
+mod relay;
 mod snapshot;
 mod stock_guest;
 mod traffic;
@@ -151,6 +153,15 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         run: |context| held(bad_start::run(context), "bad command lines end with a clear error"),
     },
 ];
+
+/// Those that take so long that they run on order only: `cargo lab test --scenario NAME`.
+pub(crate) static ON_ORDER: &[Scenario] = &[Scenario {
+    name: "fault-matrix",
+    summary: "a move is killed, cut, silenced and damaged at each of its phases: one VM runs",
+    kernels: &[Series::V6_12],
+    timeout: 900,
+    run: fault_matrix::scenario,
+}];
 
 /// What is only measured, with its peers in the same run; on order, since it says nothing of right or wrong.
 pub(crate) static BENCHMARKS: &[Scenario] = &[
@@ -288,7 +299,7 @@ pub(crate) const REPORT: &str = "/out/report.json";
 
 /// Finds a scenario by its name.
 pub(crate) fn find(name: &str) -> Result<&'static Scenario> {
-    find_in(SCENARIOS, name)
+    find_in(SCENARIOS, name).or_else(|_| find_in(ON_ORDER, name))
 }
 
 /// Finds a benchmark by its name.
@@ -336,7 +347,8 @@ pub(crate) fn run(arguments: &ScenarioArguments) -> Result<ExitCode> {
 
 /// Prints the tables.
 pub(crate) fn list() {
-    for (kind, table) in [("", SCENARIOS), ("--benchmark ", BENCHMARKS)] {
+    for (kind, table) in [("", SCENARIOS), ("(on order) ", ON_ORDER), ("--benchmark ", BENCHMARKS)]
+    {
         for scenario in table {
             let kernels: Vec<_> = scenario.kernels.iter().map(|kernel| kernel.name()).collect();
             let name = format!("{kind}{}", scenario.name);

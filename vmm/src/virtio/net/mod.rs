@@ -208,6 +208,10 @@ impl<B: FrameBackend> Arrivals for NetHandle<B> {
         self.worker.call(CALL_DEADLINE, move |worker| worker.deliver(arrivals))
     }
 
+    fn put_back(&self, arrivals: Vec<Arrival>) -> Result<(), CallError> {
+        self.worker.call(CALL_DEADLINE, move |worker| worker.put_back(arrivals))
+    }
+
     fn undelivered(&self) -> Result<usize, CallError> {
         self.worker.call(CALL_DEADLINE, |worker| worker.undelivered())
     }

@@ -113,6 +113,12 @@ impl<B: FrameBackend> NetWorker<B> {
         LiveCounters::add(&self.counters.received_dropped, lost);
     }
 
+    pub(super) fn put_back(&mut self, arrivals: Vec<Arrival>) {
+        let since = self.pending.take();
+        self.deliver(arrivals);
+        self.deliver(since);
+    }
+
     pub(super) fn undelivered(&mut self) -> usize {
         self.pending.len()
     }

@@ -54,6 +54,28 @@ fn what_a_held_card_did_not_get_is_collected_oldest_first() {
     assert!(setup.handle.collect().unwrap().is_empty());
 }
 
+/// A move that failed after its frames were sent: they come before those that arrived meanwhile.
+#[test]
+fn what_was_collected_in_vain_is_older_than_what_came_since() {
+    let mut setup = Setup::started();
+    setup.handle.set_intake(Intake::Keep).unwrap();
+    for tag in [1, 2] {
+        setup.arrive(&unicast(tag, 64));
+    }
+    let collected = setup.handle.collect().unwrap();
+    assert_eq!(collected, [frame(1), frame(2)]);
+    setup.arrive(&unicast(3, 64));
+    setup.handle.deliver(vec![frame(4)]).unwrap();
+    setup.handle.put_back(collected).unwrap();
+    setup.handle.set_intake(Intake::Open).unwrap();
+    setup.offer(0, 16, 2048);
+    let mut order = setup.received(0, 4);
+    assert_eq!(order.drain(..2).collect::<Vec<_>>(), [1, 2]);
+    // Whether the third was kept before the fourth was handed in is the thread's matter.
+    order.sort_unstable();
+    assert_eq!(order, [3, 4]);
+}
+
 #[test]
 fn a_card_keeps_more_than_its_wire_holds_while_its_vm_is_held() {
     let mut setup = Setup::started();

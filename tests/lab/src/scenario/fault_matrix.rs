@@ -1,0 +1,434 @@
+//! Every fault of a move at every phase in which it can happen, made by a relay between the two ends:
+//! exactly one VM runs afterwards, the error says why, and the traffic of a VM that stays does not
+//! notice.
+
+use super::guest::{Guest, GuestOptions};
+use super::host::Host;
+use super::migration::{Meeting, expect_vf};
+use super::pool;
+use super::relay::{Deed, Manner, Message, Relay};
+use super::traffic::Traffic;
+use super::{Check, Context, Report};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a move may take to come to a phase.
+const REACH: Duration = Duration::from_secs(30);
+/// How long an end that hears nothing waits, and some more.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// What is done while the relay holds a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hit {
+    Nothing,
+    DestinationKilled,
+    SourceKilled,
+    DaemonHereKilled,
+    DaemonThereKilled,
+}
+
+/// Who runs the VM afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Runs {
+    /// It stays.
+    Source,
+    /// It has moved.
+    Destination,
+    /// Nobody: the process that had it was killed.
+    Nobody,
+    /// Nobody until its operator has looked: not the destination.
+    DoubtStays,
+    /// The destination, and the source does not know.
+    DoubtMoved,
+}
+
+struct Cell {
+    fault: &'static str,
+    phase: &'static str,
+    at: Message,
+    hit: Hit,
+    deed: Deed,
+    runs: Runs,
+    /// Part of the error that the operator sees.
+    told: &'static str,
+}
+
+const fn cell(
+    fault: &'static str,
+    phase: &'static str,
+    at: Message,
+    (hit, deed): (Hit, Deed),
+    runs: Runs,
+    told: &'static str,
+) -> Cell {
+    Cell { fault, phase, at, hit, deed, runs, told }
+}
+
+const CHECKING: &str = "checking";
+const COPYING: &str = "copying";
+const STOPPED: &str = "stopped";
+const HANDING_OVER: &str = "handing over";
+const TAKEN_OVER: &str = "taken over";
+const CLOSED: &str = "closed the connection";
+
+/// In the order in which they run: those after which the VM is still here first.
+const CELLS: &[Cell] = {
+    use Deed as D;
+    use Hit as H;
+    use Message as M;
+    use Runs as R;
+    const KILLED: (Hit, Deed) = (H::DestinationKilled, D::Pass);
+    const CUT: (Hit, Deed) = (H::Nothing, D::Cut);
+    &[
+        cell(
+            "destination killed",
+            CHECKING,
+            M::Greeting,
+            (H::DestinationKilled, D::Cut),
+            R::Source,
+            CLOSED,
+        ),
+        cell("destination killed", COPYING, M::RoundEnd, KILLED, R::Source, CLOSED),
+        cell("destination killed", STOPPED, M::Final, KILLED, R::Source, CLOSED),
+        cell(
+            "destination killed",
+            HANDING_OVER,
+            M::Go,
+            (H::DestinationKilled, D::Cut),
+            R::Source,
+            CLOSED,
+        ),
+        cell(
+            "destination killed",
+            TAKEN_OVER,
+            M::Running,
+            (H::DestinationKilled, D::Cut),
+            R::Source,
+            CLOSED,
+        ),
+        cell("network cut", CHECKING, M::Greeting, CUT, R::Source, CLOSED),
+        cell("network cut", COPYING, M::RoundEnd, CUT, R::Source, CLOSED),
+        cell("network cut", STOPPED, M::Final, CUT, R::Source, CLOSED),
+        cell("network cut", HANDING_OVER, M::Go, CUT, R::Source, CLOSED),
+        cell("stream truncated", COPYING, M::Pages, (H::Nothing, D::Truncate), R::Source, CLOSED),
+        cell("stream truncated", STOPPED, M::State, (H::Nothing, D::Truncate), R::Source, CLOSED),
+        cell("bit flipped", COPYING, M::Pages, (H::Nothing, D::Flip), R::Source, "damaged"),
+        cell("bit flipped", STOPPED, M::State, (H::Nothing, D::Flip), R::Source, "damaged"),
+        cell("bit flipped", HANDING_OVER, M::Go, (H::Nothing, D::Flip), R::Source, ""),
+        cell(
+            "pf-control here killed",
+            COPYING,
+            M::RoundEnd,
+            (H::DaemonHereKilled, D::Pass),
+            R::Source,
+            "could not be given back",
+        ),
+        cell(
+            "network silent",
+            COPYING,
+            M::RoundEnd,
+            (H::Nothing, D::Silence),
+            R::Source,
+            "does not answer",
+        ),
+        cell(
+            "network silent",
+            HANDING_OVER,
+            M::Go,
+            (H::Nothing, D::Silence),
+            R::DoubtStays,
+            "may run at the other end",
+        ),
+        cell(
+            "network silent",
+            TAKEN_OVER,
+            M::Running,
+            (H::Nothing, D::Silence),
+            R::DoubtMoved,
+            "may run at the other end",
+        ),
+        cell(
+            "pf-control there killed",
+            COPYING,
+            M::RoundEnd,
+            (H::DaemonThereKilled, D::Pass),
+            R::Destination,
+            "",
+        ),
+        cell(
+            "source killed",
+            TAKEN_OVER,
+            M::Running,
+            (H::SourceKilled, D::Pass),
+            R::Destination,
+            "",
+        ),
+        cell("source killed", COPYING, M::RoundEnd, (H::SourceKilled, D::Pass), R::Nobody, ""),
+        cell("source killed", STOPPED, M::Final, (H::SourceKilled, D::Pass), R::Nobody, ""),
+        cell("source killed", HANDING_OVER, M::Go, (H::SourceKilled, D::Cut), R::Nobody, ""),
+    ]
+};
+
+/// What a cell showed.
+#[derive(Debug, Serialize)]
+struct Seen {
+    fault: &'static str,
+    phase: &'static str,
+    runs: Runs,
+    held: bool,
+    /// What the operator was told, or what was wrong.
+    told: String,
+}
+
+/// The scenario: `--set only=TEXT` runs the cells whose fault has this text in it.
+pub(crate) fn scenario(context: &Context) -> Result<Report> {
+    let only = context.setting("only", "").to_owned();
+    Host::up()?;
+    let mut bench = Bench { context, guest: None, traffic: None, number: 0, dirty: Vec::new() };
+    let mut seen = Vec::new();
+    for cell in CELLS.iter().filter(|cell| cell.fault.contains(&only)) {
+        let outcome = bench.run(cell);
+        let held = outcome.is_ok();
+        let told = outcome.unwrap_or_else(|error| format!("{error:#}"));
+        eprintln!("{}, {}: {}", cell.fault, cell.phase, if held { "ok" } else { &told });
+        if !held {
+            bench.forget();
+        }
+        seen.push(Seen { fault: cell.fault, phase: cell.phase, runs: cell.runs, held, told });
+    }
+    for (name, manner, told) in [
+        ("older version", Manner { version: Some(0), pace: None }, "version 0"),
+        ("newer version", Manner { version: Some(9), pace: None }, "version 9"),
+        ("network slow", Manner { version: None, pace: Some(4_000_000) }, "still being copied"),
+    ] {
+        if !name.contains(&only) {
+            continue;
+        }
+        let outcome = bench.refused(name, manner, told);
+        let held = outcome.is_ok();
+        let told = outcome.unwrap_or_else(|error| format!("{error:#}"));
+        let phase = if manner.pace.is_some() { COPYING } else { CHECKING };
+        seen.push(Seen { fault: name, phase, runs: Runs::Source, held, told });
+    }
+    bench.end()?;
+    print!("{}", table(&seen));
+    let wrong: Vec<_> = seen.iter().filter(|cell| !cell.held).collect();
+    let checks = vec![
+        Check {
+            what: "exactly one VM runs after every fault, and the error says why".to_owned(),
+            passed: wrong.is_empty() && !seen.is_empty(),
+            seen: format!("{} of {} cells; {wrong:?}", seen.len() - wrong.len(), seen.len()),
+        },
+        Check {
+            what: "traffic of a VM that stays does not notice".to_owned(),
+            passed: bench.dirty.is_empty(),
+            seen: format!("{:?}", bench.dirty),
+        },
+    ];
+    Ok(Report { checks, figures: serde_json::to_value(seen)? })
+}
+
+struct Bench<'a> {
+    context: &'a Context,
+    guest: Option<Guest>,
+    traffic: Option<Traffic>,
+    number: u32,
+    /// What traffic saw that it should not have.
+    dirty: Vec<String>,
+}
+
+impl Bench<'_> {
+    /// A guest on a VF of the first host, with traffic.
+    fn guest(&mut self) -> Result<Guest> {
+        if let Some(guest) = self.guest.take() {
+            return Ok(guest);
+        }
+        Host::up()?;
+        for host in [Host::First, Host::Second] {
+            pool::expect_all_free_at(&host.pf_control())?;
+        }
+        self.number += 1;
+        let name = format!("matrix-{}", self.number);
+        let guest = Guest::launch(GuestOptions::new(self.context).named(&name))?;
+        guest.expect_traffic()?;
+        guest.attach()?;
+        self.traffic = Some(Traffic::start(&guest)?);
+        Ok(guest)
+    }
+
+    /// The guest is gone, or not to be trusted any more.
+    fn forget(&mut self) {
+        self.guest = None;
+        self.traffic = None;
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if let (Some(guest), Some(traffic)) = (self.guest.take(), self.traffic.take())
+            && let Err(error) = traffic.stop(&guest)?.expect_clean()
+        {
+            self.dirty.push(format!("{error:#}"));
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, cell: &Cell) -> Result<String> {
+        if cell.runs != Runs::Source {
+            // From here on the VM does not stay, or stands still for long.
+            self.end()?;
+        }
+        let guest = self.guest()?;
+        if cell.runs != Runs::Source {
+            self.traffic = None;
+        }
+        self.number += 1;
+        let mut meeting = Meeting::arrange(&guest, &format!("cell-{}", self.number))?;
+        let relay = relay(&meeting, Some(cell.at), Manner::default())?;
+        let moving = Moving::start(&guest, &relay.url(), &[])?;
+        relay.wait(REACH)?;
+        let mut source = Some(guest);
+        let mut destination = None;
+        match cell.hit {
+            Hit::Nothing => {}
+            Hit::DestinationKilled => meeting.guest.kill_now()?,
+            Hit::SourceKilled => source.take().context("no source")?.kill()?,
+            Hit::DaemonHereKilled => pool::kill_daemon_at(&Host::First.pf_control())?,
+            Hit::DaemonThereKilled => pool::kill_daemon_at(&Host::Second.pf_control())?,
+        }
+        relay.go_on(cell.deed)?;
+        let told = moving.end()?;
+        ensure!(told.contains(cell.told), "the operator is told: {told}");
+        match cell.runs {
+            Runs::Source => {
+                let guest = source.take().context("no source")?;
+                if cell.hit == Hit::DaemonHereKilled {
+                    pool::restart_daemon()?;
+                }
+                expect_ended(&mut meeting.guest)?;
+                expect_vf(&guest).context("the VM that stays")?;
+                self.guest = Some(guest);
+            }
+            Runs::Nobody => expect_ended(&mut meeting.guest)?,
+            Runs::DoubtStays => {
+                let guest = source.take().context("no source")?;
+                expect_ended(&mut meeting.guest)?;
+                ensure!(guest.status()?["state"] != "running", "it runs in doubt");
+                guest.ctl_ok(&["resume"])?;
+                guest.expect_traffic().context("the VM that was let go on")?;
+                guest.attach().context("its device")?;
+            }
+            Runs::DoubtMoved => {
+                let guest = source.take().context("no source")?;
+                expect_running(&meeting.guest)?;
+                ensure!(guest.status()?["state"] != "running", "both run");
+                destination = Some(meeting.guest);
+            }
+            Runs::Destination => {
+                expect_running(&meeting.guest)?;
+                if let Some(mut guest) = source.take() {
+                    guest.wait(Duration::from_secs(10)).context("the source does not end")?;
+                }
+                destination = Some(meeting.guest);
+            }
+        }
+        if let Some(guest) = destination {
+            guest.expect_traffic().context("the VM that moved")?;
+        }
+        Ok(told)
+    }
+
+    /// A move that is refused or given up without any hit.
+    fn refused(&mut self, name: &str, manner: Manner, told: &str) -> Result<String> {
+        let guest = self.guest()?;
+        self.number += 1;
+        let mut meeting = Meeting::arrange(&guest, &format!("cell-{}", self.number))?;
+        let relay = relay(&meeting, None, manner)?;
+        let text = Moving::start(&guest, &relay.url(), &["--timeout", "5"])?.end()?;
+        ensure!(text.contains(told), "{name} is told as: {text}");
+        drop(relay);
+        expect_ended(&mut meeting.guest)?;
+        expect_vf(&guest)?;
+        self.guest = Some(guest);
+        Ok(text)
+    }
+}
+
+fn relay(meeting: &Meeting, at: Option<Message>, manner: Manner) -> Result<Relay> {
+    let back = meeting.url.strip_prefix("unix:").context("no socket")?;
+    Relay::open(Path::new("/run/npa/relay.sock"), PathBuf::from(back), at, manner)
+}
+
+/// The destination has ended by itself, or was killed.
+fn expect_ended(destination: &mut Guest) -> Result<()> {
+    let well = destination.wait(PATIENCE).context("the destination")?;
+    ensure!(!well, "the destination ended as if all were well");
+    Ok(())
+}
+
+fn expect_running(guest: &Guest) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while guest.status().map(|status| status["state"] == "running").ok() != Some(true) {
+        ensure!(Instant::now() < deadline, "the VM does not run:\n{}", guest.log_tail());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// `vmm ctl migrate`.
+struct Moving(Child);
+
+impl Moving {
+    fn start(guest: &Guest, url: &str, options: &[&str]) -> Result<Self> {
+        let arguments = [&["migrate", url], options].concat();
+        let mut command = guest.ctl_command(&arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Ok(Self(child.context("cannot start vmm ctl")?))
+    }
+
+    /// Waits for its end and returns what it said.
+    fn end(mut self) -> Result<String> {
+        let deadline = Instant::now() + 2 * PATIENCE;
+        while self.0.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                self.0.kill()?;
+                bail!("the move does not end");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let output = self.0.wait_with_output()?;
+        Ok(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// A line for each fault, a column for each phase.
+fn table(seen: &[Seen]) -> String {
+    let phases = [CHECKING, COPYING, STOPPED, HANDING_OVER, TAKEN_OVER];
+    let mut faults: Vec<_> = seen.iter().map(|cell| cell.fault).collect();
+    faults.sort_unstable();
+    faults.dedup();
+    let row = |first: &str, cells: Vec<String>| {
+        let cells: String = cells.iter().map(|cell| format!(" {cell:<16}")).collect();
+        format!("{first:<24}{}\n", cells.trim_end_matches(' '))
+    };
+    let mut table = row("", phases.map(str::to_owned).to_vec());
+    for fault in faults {
+        let cell = |phase: &&str| {
+            let found = seen.iter().find(|cell| cell.fault == fault && cell.phase == *phase);
+            found.map_or("-".to_owned(), |cell| {
+                let runs = match cell.runs {
+                    Runs::Source => "stays",
+                    Runs::Destination => "moved",
+                    Runs::Nobody => "none left",
+                    Runs::DoubtStays => "doubt, held",
+                    Runs::DoubtMoved => "doubt, moved",
+                };
+                format!("{runs}{}", if cell.held { "" } else { " FAILED" })
+            })
+        };
+        table += &row(fault, phases.iter().map(cell).collect());
+    }
+    table
+}
