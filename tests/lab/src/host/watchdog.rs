@@ -174,10 +174,12 @@ impl Watchdog {
     }
 }
 
-/// Whether the kernel says that a frame of the outside card is not sent for seconds. Nothing of ours
-/// ever touches that card; what it lacks is its interrupts, which the emulator has lost.
+/// Whether the kernel says that a frame of one of its cards is not sent for seconds. The emulated card
+/// sends within the register write that tells it to, so what is missing is its interrupt, which the
+/// emulator has lost. The driver's attempt to reset such a card may then never end, and holds the lock
+/// that every network request of the lab host needs. (A guest's own driver complains on its console.)
 fn is_deaf(line: &str) -> bool {
-    line.contains("NETDEV WATCHDOG") && line.contains(" eth1:")
+    line.contains("NETDEV WATCHDOG") && line.contains("] igb ")
 }
 
 #[cfg(test)]
@@ -236,7 +238,10 @@ mod tests {
             ))
         };
         assert!(matches!(Run::ready().at(6, line("eth1")), Some(End::Lost(_))));
-        assert_eq!(Run::ready().at(6, line("eth0")), None, "that one we do touch");
+        assert!(matches!(Run::ready().at(6, line("eth0")), Some(End::Lost(_))));
+        let guest =
+            "[   36.5] npa_shell 0000:00:02.0 eth0: NETDEV WATCHDOG: transmit queue 0 timed out";
+        assert_eq!(Run::ready().at(6, Event::Console(guest.into())), None, "that one is ours");
     }
 
     #[test]
