@@ -60,7 +60,7 @@ pub enum Error {
         suite: String,
     },
     /// QEMU is too old for its igb model.
-    #[error("qemu {found} is too old: the igb network card needs 8.0 or newer")]
+    #[error("qemu {found} is too old: x2APIC mode of an emulated CPU needs 9.0 or newer")]
     OldQemu {
         /// The installed version.
         found: String,

@@ -179,7 +179,7 @@ fn check_qemu() -> Result<(), Error> {
     let text = stdout(Command::new("qemu-system-x86_64").arg("--version"))?;
     let found = qemu_version(&text).unwrap_or_default().to_owned();
     let major: u32 = found.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    if major >= 8 { Ok(()) } else { Err(Error::OldQemu { found }) }
+    if major >= 9 { Ok(()) } else { Err(Error::OldQemu { found }) }
 }
 
 fn qemu_version(text: &str) -> Option<&str> {

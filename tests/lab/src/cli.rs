@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::host::{self, HostOptions};
+use crate::host::cards::Cards;
+use crate::host::{self, HostOptions, Job};
 use crate::setup::{self, SetupOptions};
 use crate::{agent, bench, check, demo, guest, scenario, up};
 
@@ -35,6 +36,9 @@ enum Command {
         host: HostOptions,
         #[command(flatten)]
         setup: SetupOptions,
+        /// Network cards of the lab host
+        #[arg(long, value_enum, default_value = "unlike-hosts")]
+        cards: Cards,
     },
     /// Run a script in a lab host and exit with its status (build machine)
     Exec(ExecArguments),
@@ -63,6 +67,9 @@ struct ExecArguments {
     host: HostOptions,
     #[command(flatten)]
     setup: SetupOptions,
+    /// Network cards of the lab host
+    #[arg(long, value_enum, default_value = "unlike-hosts")]
+    cards: Cards,
     /// Longest time for the script, in seconds
     #[arg(long, default_value_t = 1800)]
     timeout: u64,
@@ -90,8 +97,8 @@ pub(crate) fn run() -> Result<ExitCode> {
             println!("images {}", setup.images.guest.display());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Shell { host, setup } => {
-            host::shell(&setup::prepare(setup, false)?, &host)?;
+        Command::Shell { host, setup, cards } => {
+            host::shell(&setup::prepare(setup, false)?, &host, cards)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Exec(arguments) => exec(&arguments),
@@ -111,13 +118,16 @@ pub(crate) fn run() -> Result<ExitCode> {
 
 fn exec(arguments: &ExecArguments) -> Result<ExitCode> {
     let setup = setup::prepare(arguments.setup, false)?;
-    let mut job = host::script_job(
-        &arguments.script,
-        &arguments.arguments,
-        Duration::from_secs(arguments.timeout),
-    );
-    job.out.clone_from(&arguments.out);
-    job.keep = arguments.keep;
+    let mut argv = vec!["/lab/script".to_owned()];
+    argv.extend_from_slice(&arguments.arguments);
+    let job = Job {
+        argv,
+        script: Some(arguments.script.clone()),
+        cards: arguments.cards,
+        timeout: Duration::from_secs(arguments.timeout),
+        out: arguments.out.clone(),
+        keep: arguments.keep,
+    };
     let outcome = host::run(&setup, &arguments.host, &job)?;
     if let Some(complaint) = outcome.complaint() {
         eprintln!("lab: {complaint}");

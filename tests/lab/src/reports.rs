@@ -51,6 +51,7 @@ pub(crate) fn collect(
     let job = Job {
         argv: ["sh".to_owned(), "-c".to_owned(), script].to_vec(),
         script: None,
+        cards: scenario.cards,
         timeout: limit * kernels.len() as u32,
         out: None,
         keep: false,

@@ -81,6 +81,7 @@ fn run_scenario(
     let job = Job {
         argv: scenario::command(scenario, kernel, &[], scenario::REPORT),
         script: None,
+        cards: scenario.cards,
         timeout: Duration::from_secs(scenario.timeout),
         out: Some(out),
         keep: false,

@@ -2,6 +2,7 @@
 //! ended. Repeats a run only when the lab host itself was lost (see [`watchdog`]).
 
 pub(crate) mod accelerator;
+pub(crate) mod cards;
 pub(crate) mod control;
 mod qemu;
 mod qmp;
@@ -13,7 +14,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,7 @@ use anyhow::{Context, Result, bail};
 use crate::agent::Order;
 use crate::setup::Setup;
 use accelerator::{Accelerator, Wish};
+use cards::Cards;
 use control::Frame;
 use run_folder::RunFolder;
 use watchdog::{End, Event, Limits, Watchdog};
@@ -51,12 +53,6 @@ pub(crate) struct HostOptions {
     pub(crate) cpus: u32,
 }
 
-impl Default for HostOptions {
-    fn default() -> Self {
-        Self { accel: Wish::Auto, memory: 4096, cpus: CPUS }
-    }
-}
-
 /// One command for a lab host.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
@@ -64,6 +60,8 @@ pub(crate) struct Job {
     pub(crate) argv: Vec<String>,
     /// A file of this machine that becomes `/lab/script`.
     pub(crate) script: Option<PathBuf>,
+    /// The lab host's network cards.
+    pub(crate) cards: Cards,
     /// Longest time, from the command's start.
     pub(crate) timeout: Duration,
     /// Where `/out` is on this machine (default: in the run's folder).
@@ -136,11 +134,11 @@ pub(crate) fn run(setup: &Setup, options: &HostOptions, job: &Job) -> Result<Out
 }
 
 /// An interactive lab host on this terminal.
-pub(crate) fn shell(setup: &Setup, options: &HostOptions) -> Result<()> {
+pub(crate) fn shell(setup: &Setup, options: &HostOptions, cards: Cards) -> Result<()> {
     let folder = RunFolder::create(setup, None)?;
     let (rows, columns) = terminal::size();
     let cmdline = format!("lab.mode=shell lab.rows={rows} lab.columns={columns}");
-    let mut host = Host::start(setup, options, &folder, &cmdline)?;
+    let mut host = Host::start(setup, options, cards, &folder, &cmdline)?;
     eprintln!("lab: starting a lab host; its /out is {}", folder.out().display());
     host.interact()?;
     folder.drop_share();
@@ -152,7 +150,7 @@ fn run_once(setup: &Setup, options: &HostOptions, job: &Job, folder: &RunFolder)
     folder.order(&order, job.script.as_deref())?;
     let (rows, columns) = terminal::size();
     let cmdline = format!("lab.mode=exec lab.rows={rows} lab.columns={columns}");
-    let mut host = Host::start(setup, options, folder, &cmdline)?;
+    let mut host = Host::start(setup, options, job.cards, folder, &cmdline)?;
     // An emulated machine shares this one's CPUs with whatever else runs here: be patient.
     let limits = Limits {
         boot: Duration::from_secs(120),
@@ -193,6 +191,7 @@ impl Host {
     fn start(
         setup: &Setup,
         options: &HostOptions,
+        cards: Cards,
         folder: &RunFolder,
         cmdline: &str,
     ) -> Result<Self> {
@@ -214,6 +213,7 @@ impl Host {
             cmdline,
             sockets: sockets.path(),
             console_log: &console_log,
+            cards,
             shares: vec![
                 ("lab", &share, false),
                 ("out", folder.out(), true),
@@ -391,11 +391,4 @@ fn pass_on(error: bool, bytes: &[u8]) {
     } else {
         std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush())
     };
-}
-
-/// The job for a script and its arguments.
-pub(crate) fn script_job(script: &Path, arguments: &[String], timeout: Duration) -> Job {
-    let mut argv = vec!["/lab/script".to_owned()];
-    argv.extend_from_slice(arguments);
-    Job { argv, script: Some(script.to_path_buf()), timeout, out: None, keep: false }
 }

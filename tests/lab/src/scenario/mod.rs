@@ -36,6 +36,8 @@ use anyhow::{Context as _, Result, bail};
 use images::Series;
 use serde::{Deserialize, Serialize};
 
+use crate::host::cards::Cards;
+
 /// A scenario.
 pub(crate) struct Scenario {
     /// Its name, as on the command line.
@@ -44,6 +46,8 @@ pub(crate) struct Scenario {
     pub(crate) summary: &'static str,
     /// Guest kernels that it runs with, once each.
     pub(crate) kernels: &'static [Series],
+    /// The lab host's network cards.
+    pub(crate) cards: Cards,
     /// Longest time in the lab host, in seconds.
     pub(crate) timeout: u64,
     /// Does it.
@@ -56,6 +60,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "main-job",
         summary: "NIC to a VF and back under two-way traffic, nothing lost; figures of both paths",
         kernels: &Series::ALL,
+        cards: Cards::OneHost,
         timeout: 600,
         run: main_job::scenario,
     },
@@ -63,6 +68,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "migration",
         summary: "from VF to VF between two hosts under two-way traffic, nothing lost",
         kernels: &Series::ALL,
+        cards: Cards::TwoHosts,
         timeout: 400,
         run: migration::scenario,
     },
@@ -70,6 +76,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "unlike-hosts",
         summary: "from an 82576 to a virtio function, to no VF, and back: other rings, other plugin",
         kernels: &[Series::V6_12],
+        cards: Cards::UnlikeHosts,
         timeout: 400,
         run: unlike_hosts::scenario,
     },
@@ -77,6 +84,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "migration-faults",
         summary: "moves that fail or are ended leave the VM on its VF, its traffic unharmed",
         kernels: &[Series::V6_12],
+        cards: Cards::TwoHosts,
         timeout: 400,
         run: |context| {
             held(migration_faults::run(context), "a VM whose move fails stays, and is whole")
@@ -86,6 +94,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "snapshot",
         summary: "saved, suspended and restored on a VF; what does not fit is refused",
         kernels: &Series::ALL,
+        cards: Cards::OneHost,
         timeout: 300,
         run: |context| held(snapshot::run(context), "a saved guest goes on where it was"),
     },
@@ -93,20 +102,28 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "lifecycle",
         summary: "SMP, disk, entropy, pause, reboot and poweroff on a VF",
         kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
         timeout: 400,
         run: |context| held(lifecycle::run(context), "a guest lives, reboots and ends as asked"),
     },
     Scenario {
         name: "stock-guest",
-        summary: "a guest without the shell works, and attach says why it cannot be",
+        summary: "a guest without the shell works and moves; attach says why it cannot be",
         kernels: &[Series::V6_12],
+        cards: Cards::TwoHosts,
         timeout: 200,
-        run: |context| held(stock_guest::run(context), "stock driver works, attach is refused"),
+        run: |context| {
+            held(
+                stock_guest::run(context),
+                "stock driver works and announces itself, attach is refused",
+            )
+        },
     },
     Scenario {
         name: "hung-guest",
         summary: "a paused guest loses its VF at the deadline and goes on emulated",
         kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
         timeout: 300,
         run: |context| held(hung_guest::run(context), "a hung guest delays nothing"),
     },
@@ -114,6 +131,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "module-unload",
         summary: "rmmod of the shell under traffic, emulated and on a VF",
         kernels: &Series::ALL,
+        cards: Cards::OneHost,
         timeout: 400,
         run: |context| held(module_unload::run(context), "rmmod is clean, stock driver takes over"),
     },
@@ -121,6 +139,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "hostile-guest",
         summary: "rubbish to every NPA register and window offset",
         kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
         timeout: 300,
         run: |context| held(hostile_guest::run(context), "a hostile guest harms only itself"),
     },
@@ -128,6 +147,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "bad-plugin",
         summary: "damaged plugin files are refused by name",
         kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
         timeout: 200,
         run: |context| held(bad_plugin::run(context), "no damaged plugin reaches a guest"),
     },
@@ -135,6 +155,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "daemon-death",
         summary: "pf-control killed before and while a VF is in use",
         kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
         timeout: 300,
         run: |context| held(daemon_death::run(context), "pf-control may die at any time"),
     },
@@ -142,6 +163,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "vmm-death",
         summary: "vmm killed while attached: the next VM gets the VF",
         kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
         timeout: 300,
         run: |context| held(vmm_death::run(context), "a killed vmm's VF is given again"),
     },
@@ -149,6 +171,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         name: "bad-start",
         summary: "missing kernel, tap, plugins: an error that names the thing",
         kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
         timeout: 200,
         run: |context| held(bad_start::run(context), "bad command lines end with a clear error"),
     },
@@ -159,6 +182,7 @@ pub(crate) static ON_ORDER: &[Scenario] = &[Scenario {
     name: "fault-matrix",
     summary: "a move is killed, cut, silenced and damaged at each of its phases: one VM runs",
     kernels: &[Series::V6_12],
+    cards: Cards::TwoHosts,
     timeout: 900,
     run: fault_matrix::scenario,
 }];
@@ -169,6 +193,7 @@ pub(crate) static BENCHMARKS: &[Scenario] = &[
         name: "data-path",
         summary: "frames, bits and exits: both paths, stock igbvf under plain VFIO, QEMU's virtio-net",
         kernels: &Series::ALL,
+        cards: Cards::OneHost,
         timeout: 600,
         run: data_path::scenario,
     },
@@ -176,6 +201,7 @@ pub(crate) static BENCHMARKS: &[Scenario] = &[
         name: "migration",
         summary: "stop, longest gap and loss: our moves, QEMU's of virtio-net, QEMU's failover",
         kernels: &Series::ALL,
+        cards: Cards::TwoHosts,
         timeout: 600,
         run: migration_bench::scenario,
     },
