@@ -210,6 +210,10 @@ pub trait NetOs: Os {
     /// Frames will be taken again. *Locked.*
     fn tx_wake(&self);
 
+    /// The interface may be behind another port of the network's: frames that tell so (gratuitous
+    /// ARP and the like) are to be sent soon. Called from the control side.
+    fn announce(&self);
+
     /// The link changed. Called from the control side.
     fn link_changed(&self, up: bool);
 }

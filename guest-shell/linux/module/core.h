@@ -240,6 +240,9 @@ void npa_os_tx_done(struct npa_dev *dev, void *handle, bool sent);
 void npa_os_tx_stop(struct npa_dev *dev);
 void npa_os_tx_wake(struct npa_dev *dev);
 
+/* The interface may be behind another switch port: the network is to be told soon. */
+void npa_os_announce(struct npa_dev *dev);
+
 /* The link came or went. */
 void npa_os_link_changed(struct npa_dev *dev, bool up);
 

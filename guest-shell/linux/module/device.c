@@ -127,6 +127,7 @@ static int npa_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	pci_set_drvdata(pdev, dev);
 	mutex_init(&dev->control);
 	INIT_WORK(&dev->event, event_work);
+	INIT_WORK(&dev->announce, npa_announce_work);
 	spin_lock_init(&dev->path);
 
 	err = map(dev);
@@ -158,6 +159,7 @@ vectors:
 	npa_landing_give(dev->landing);
 unmap:
 	cancel_work_sync(&dev->event);
+	cancel_work_sync(&dev->announce);
 	npa_rx_teardown(dev);
 	unmap(dev);
 free:
@@ -173,6 +175,7 @@ static void npa_remove(struct pci_dev *pdev)
 	stop_core(dev);
 	npa_vectors_teardown(dev);
 	cancel_work_sync(&dev->event);
+	cancel_work_sync(&dev->announce);
 	npa_tx_teardown(dev);
 	npa_rx_teardown(dev);
 	npa_landing_give(dev->landing);

@@ -47,6 +47,7 @@ struct npa_dev {
 	/* Control side: calls of the core that may sleep, one at a time. */
 	struct mutex control;
 	struct work_struct event;
+	struct work_struct announce;
 	bool open;		/* frames pass; under control and RTNL */
 
 	/* MSI-X: vector 0 reports events, the others work on the data path. */
@@ -74,6 +75,7 @@ bool npa_is_ours(struct pci_dev *pdev);
 int npa_netdev_setup(struct npa_dev *dev);
 void npa_up(struct npa_dev *dev);
 void npa_down(struct npa_dev *dev);
+void npa_announce_work(struct work_struct *work);
 
 /* transmit.c */
 int npa_tx_setup(struct npa_dev *dev);

@@ -118,6 +118,22 @@ int npa_netdev_setup(struct npa_dev *dev)
 	return register_netdev(netdev);
 }
 
+/*
+ * Work of its own: it takes RTNL, under which others wait for an event to end. It may run when the
+ * interface is down, and does nothing then.
+ */
+void npa_announce_work(struct work_struct *work)
+{
+	struct npa_dev *dev = container_of(work, struct npa_dev, announce);
+
+	netdev_notify_peers(dev->netdev);
+}
+
+void npa_os_announce(struct npa_dev *dev)
+{
+	queue_work(npa_workqueue, &dev->announce);
+}
+
 void npa_os_link_changed(struct npa_dev *dev, bool up)
 {
 	if (up)

@@ -241,6 +241,11 @@ impl NetOs for Kernel {
         unsafe { seam::npa_os_tx_wake(self.dev()) }
     }
 
+    fn announce(&self) {
+        // SAFETY: `dev` is valid.
+        unsafe { seam::npa_os_announce(self.dev()) }
+    }
+
     fn link_changed(&self, up: bool) {
         // SAFETY: `dev` is valid.
         unsafe { seam::npa_os_link_changed(self.dev(), up) }

@@ -200,6 +200,7 @@ unsafe extern "C" {
     pub fn npa_os_tx_done(dev: *mut NpaDev, handle: *mut c_void, sent: bool);
     pub fn npa_os_tx_stop(dev: *mut NpaDev);
     pub fn npa_os_tx_wake(dev: *mut NpaDev);
+    pub fn npa_os_announce(dev: *mut NpaDev);
     pub fn npa_os_link_changed(dev: *mut NpaDev, up: bool);
 }
 

@@ -21,7 +21,7 @@ const EMULATED: [Entry; 6] =
 const VF: [Entry; 6] =
     path_entries!(vf, rx_frames, rx_bytes, rx_errors, tx_frames, tx_bytes, tx_bursts);
 
-const SHELL: [Entry; 14] = [
+const SHELL: [Entry; 15] = [
     ("rx_group_duplicates", |stats, _| stats.rx_group_duplicates),
     ("rx_own_echoes", |stats, _| stats.rx_own_echoes),
     ("rx_closed", |stats, _| stats.rx_closed),
@@ -29,6 +29,7 @@ const SHELL: [Entry; 14] = [
     ("tx_resubmitted", |stats, _| stats.tx_resubmitted),
     ("tx_given_up", |stats, _| stats.tx_given_up),
     ("tx_stops", |stats, _| stats.tx_stops),
+    ("announcements", |stats, _| stats.announcements),
     ("polls", |stats, _| stats.polls),
     ("switches_to_vf", |stats, _| stats.switches_to_vf),
     ("switches_back", |stats, _| stats.switches_back),

@@ -123,13 +123,16 @@ impl FakeDriver {
         low | self.read(4, 4) << 32
     }
 
-    /// Negotiates `features` as far as offered, sets up all queues with `size` entries and
-    /// starts the device.
+    /// Negotiates `features` as far as offered, sets up all queues with `size` entries, or as many
+    /// as they can have, and starts the device.
     pub(crate) fn start(&mut self, features: u64, size: u16) {
         self.negotiate(features);
         let count = self.read(0x12, 2) as u16;
-        self.queues = (0..count).map(|_| FakeQueue { size, ..FakeQueue::default() }).collect();
+        self.queues.clear();
         for queue in 0..count {
+            self.write(0x16, u64::from(queue), 2);
+            let size = size.min(self.read(0x18, 2) as u16);
+            self.queues.push(FakeQueue { size, ..FakeQueue::default() });
             self.set_up_queue(queue, size);
         }
         self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);

@@ -7,7 +7,7 @@ use super::path::{NetPath, RX_QUEUE, RxSlots, TX_QUEUE};
 use super::shell::StartError;
 use crate::os::NetOs;
 use crate::plugin::{InstanceMemory, Layout, Place, enter_built_in};
-use crate::virtio::{QueuePlace, VirtioDevice, VirtioError};
+use crate::virtio::{CommandError, Commands, QueuePlace, VirtioDevice, VirtioError};
 use npa_abi::Class;
 use npa_abi::net::{NetOps, RX_SEGMENTS_MAX};
 use npa_abi::plugin::{OK, ShellApi};
@@ -23,10 +23,19 @@ use virtio_net_plugin::{
 const F_MTU: u64 = 1 << 3;
 const F_MAC: u64 = 1 << 5;
 const F_STATUS: u64 = 1 << 16;
+const F_CTRL_VQ: u64 = 1 << 17;
+const F_GUEST_ANNOUNCE: u64 = 1 << 21;
 const CONFIG_MAC: u64 = 0;
 const CONFIG_STATUS: u64 = 6;
 const CONFIG_MTU: u64 = 10;
 const STATUS_LINK_UP: u16 = 1;
+const STATUS_ANNOUNCE: u16 = 2;
+
+/// The control queue of a device with one pair of queues (virtio 1.2, 5.1.2).
+const CONTROL_QUEUE: u16 = 2;
+// Command of virtio 1.2, 5.1.6.5.4: class and number.
+const CTRL_ANNOUNCE: u8 = 3;
+const ANNOUNCE_ACK: u8 = 0;
 
 /// Features by which the device hands over merged frames.
 const MERGED: u64 = VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6;
@@ -88,6 +97,15 @@ pub struct Facts {
     pub accelerable: bool,
 }
 
+/// What the device says of itself at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DeviceStatus {
+    /// Whether the link is up.
+    pub(super) link_up: bool,
+    /// The network is to be told again where this interface is, and the device that it was.
+    pub(super) announce: bool,
+}
+
 /// The emulated device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BuiltIn {
@@ -99,7 +117,7 @@ impl BuiltIn {
     /// Resets and negotiates.
     pub(super) fn begin<O: NetOs>(os: &O) -> Result<Self, StartError> {
         let device = VirtioDevice::find(os)?;
-        let mut wanted = FEATURES | F_MTU | F_MAC | F_STATUS;
+        let mut wanted = FEATURES | F_MTU | F_MAC | F_STATUS | F_CTRL_VQ | F_GUEST_ANNOUNCE;
         let longest = os.rx_buffer_length().saturating_mul(RX_SEGMENTS_MAX as u32);
         if longest < MERGED_MAX {
             wanted &= !MERGED;
@@ -115,8 +133,21 @@ impl BuiltIn {
         Ok(Self { device, features })
     }
 
+    /// The control queue, if the device has use for it.
+    pub(super) fn commands<O: NetOs>(&self, os: &O) -> Result<Option<Commands>, StartError> {
+        let needed = F_CTRL_VQ | F_GUEST_ANNOUNCE;
+        if self.features & needed != needed {
+            return Ok(None);
+        }
+        Commands::new(os, CONTROL_QUEUE).map(Some).ok_or(StartError::NoMemory)
+    }
+
     /// Sets up the queues and their plugin, fills receive and lets the device go.
-    pub(super) fn open_path<O: NetOs>(&self, os: &O) -> Result<NetPath, StartError> {
+    pub(super) fn open_path<O: NetOs>(
+        &self,
+        os: &O,
+        commands: Option<&Commands>,
+    ) -> Result<NetPath, StartError> {
         let mut ops = EMPTY_OPS;
         if enter_built_in(virtio_net_plugin::entry, Class::Net, &mut ops) != OK {
             return Err(StartError::Plugin);
@@ -150,7 +181,7 @@ impl BuiltIn {
             return Err(StartError::NoMemory);
         };
         let mut path = NetPath::new(calls, instance, slots, false);
-        match self.bring_up(os, &mut path, &descriptors) {
+        match self.bring_up(os, &mut path, &descriptors, commands) {
             Ok(()) => Ok(path),
             Err(error) => {
                 // Nobody may write to the memory that is freed now.
@@ -167,6 +198,7 @@ impl BuiltIn {
         os: &O,
         path: &mut NetPath,
         descriptors: &[QueueDescriptor; QUEUES_MAX],
+        commands: Option<&Commands>,
     ) -> Result<(), StartError> {
         path.sw_init(os).map_err(|_| StartError::Plugin)?;
         path.reinit(os).map_err(|_| StartError::Plugin)?;
@@ -183,6 +215,9 @@ impl BuiltIn {
                 vector,
             };
             self.device.enable_queue(os, queue as u16, &place)?;
+        }
+        if let Some(commands) = commands {
+            commands.enable(os, &self.device)?;
         }
         self.device.go(os);
         match path.fill(os) {
@@ -210,10 +245,25 @@ impl BuiltIn {
         u16::from_le_bytes(self.device.config(os, CONFIG_MTU))
     }
 
-    /// Whether the link is up.
-    pub(super) fn link_up<O: NetOs>(&self, os: &O) -> bool {
-        let status = || u16::from_le_bytes(self.device.config(os, CONFIG_STATUS));
-        self.features & F_STATUS == 0 || status() & STATUS_LINK_UP != 0
+    /// What the device says of itself now.
+    pub(super) fn status<O: NetOs>(&self, os: &O) -> DeviceStatus {
+        if self.features & F_STATUS == 0 {
+            return DeviceStatus { link_up: true, announce: false };
+        }
+        let status = u16::from_le_bytes(self.device.config(os, CONFIG_STATUS));
+        DeviceStatus {
+            link_up: status & STATUS_LINK_UP != 0,
+            announce: status & STATUS_ANNOUNCE != 0,
+        }
+    }
+
+    /// Tells the device that the network was told where this interface is.
+    pub(super) fn announced<O: NetOs>(
+        &self,
+        os: &O,
+        commands: &mut Commands,
+    ) -> Result<(), CommandError> {
+        commands.give(os, &self.device, CTRL_ANNOUNCE, ANNOUNCE_ACK)
     }
 
     /// What was negotiated for the stack.

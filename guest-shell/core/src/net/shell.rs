@@ -1,6 +1,6 @@
 //! What an operating system layer holds: one network interface.
 
-use super::built_in::{BuiltIn, Facts};
+use super::built_in::{BuiltIn, DeviceStatus, Facts};
 use super::paths::{Paths, Poll};
 use super::receive::Receiver;
 use super::stats::Stats;
@@ -11,7 +11,7 @@ use crate::locked::{ControlCell, PathCell};
 use crate::log::LogLine;
 use crate::os::{LogLevel, NetOs, TxHandle};
 use crate::switch::{Driver, ShellState, Steps};
-use crate::virtio::VirtioError;
+use crate::virtio::{Commands, VirtioError};
 use core::sync::atomic::{AtomicBool, Ordering};
 use npa_abi::Class;
 use npa_abi::net::{TxFrame, TxSegment};
@@ -99,6 +99,8 @@ fn text(field: &[u8]) -> &str {
 /// What the control side keeps.
 struct Control {
     built_in: Option<BuiltIn>,
+    /// The device's control queue, as long as it answers.
+    commands: Option<Commands>,
     link: Option<Link>,
     driver: Driver,
     vectors: WiredVectors,
@@ -121,6 +123,7 @@ impl<O: NetOs> NetShell<O> {
             paths: PathCell::new(None),
             control: ControlCell::new(Control {
                 built_in: None,
+                commands: None,
                 link: None,
                 driver: Driver::new(),
                 vectors: None,
@@ -156,8 +159,22 @@ impl<O: NetOs> NetShell<O> {
             frames.free(os);
             return Err(StartError::NoMemory);
         };
-        let path = match built_in.open_path(os) {
-            Ok(path) => path,
+        let opened = built_in.commands(os).and_then(|commands| {
+            match built_in.open_path(os, commands.as_ref()) {
+                Ok(path) => Ok((path, commands)),
+                Err(error) => {
+                    // The device may have been told of it.
+                    if let Some(commands) = commands
+                        && built_in.reset(os).is_ok()
+                    {
+                        commands.free(os);
+                    }
+                    Err(error)
+                }
+            }
+        });
+        let (path, commands) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 frames.free(os);
                 receiver.free(os);
@@ -165,7 +182,7 @@ impl<O: NetOs> NetShell<O> {
             }
         };
         self.paths.with(os, |paths| *paths = Some(Paths::new(path, frames, receiver)));
-        let link_up = built_in.link_up(os);
+        let link_up = built_in.status(os).link_up;
         self.link_up.store(link_up, Ordering::Relaxed);
         let facts = Facts {
             mac,
@@ -177,6 +194,7 @@ impl<O: NetOs> NetShell<O> {
             accelerable: self.register(control),
         };
         control.built_in = Some(built_in);
+        control.commands = commands;
         Ok(facts)
     }
 
@@ -232,12 +250,15 @@ impl<O: NetOs> NetShell<O> {
 
     fn event_with(&self, control: &mut Control, leaving: bool) -> bool {
         let os = &self.os;
-        let Control { built_in: Some(built_in), link, driver, vectors } = control else {
+        let Control { built_in: Some(built_in), commands, link, driver, vectors } = control else {
             return false;
         };
-        let link_up = built_in.link_up(os);
+        let DeviceStatus { link_up, announce } = built_in.status(os);
         if self.link_up.swap(link_up, Ordering::Relaxed) != link_up {
             os.link_changed(link_up);
+        }
+        if announce && let Some(commands) = commands {
+            self.announce(built_in, commands);
         }
         let mut again = false;
         if let Some(link) = link {
@@ -249,6 +270,22 @@ impl<O: NetOs> NetShell<O> {
             again = true;
         }
         again
+    }
+
+    /// Has the network told where the interface is, as the device asks.
+    fn announce(&self, built_in: &BuiltIn, commands: &mut Commands) {
+        if commands.is_retired() {
+            return;
+        }
+        self.os.announce();
+        self.with(|paths| paths.count_announcement());
+        if let Err(error) = built_in.announced(&self.os, commands) {
+            // It would ask for ever.
+            commands.retire();
+            LogLine::new("npa: no more announcements, the device was told of one: ")
+                .text(error.message())
+                .write(&self.os, LogLevel::Error);
+        }
     }
 
     /// One round of receiving up to `budget` frames and of completing sent ones. Data path.
@@ -297,6 +334,9 @@ impl<O: NetOs> NetShell<O> {
         receiver.free(os);
         if reset {
             path.free(os);
+            if let Some(commands) = control.commands.take() {
+                commands.free(os);
+            }
         } else {
             // Better to lose the memory than to have a device write into somebody else's.
             os.log(LogLevel::Error, "npa: device did not reset, its memory is not freed");

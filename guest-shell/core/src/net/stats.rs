@@ -41,6 +41,8 @@ pub struct Stats {
     pub tx_given_up: u64,
     /// Times the stack was told to stop sending.
     pub tx_stops: u64,
+    /// Times the network was told where the interface is.
+    pub announcements: u64,
     /// Polls.
     pub polls: u64,
     /// Times the traffic moved to a VF.

@@ -176,6 +176,11 @@ impl VirtioDevice {
             .ok_or(VirtioError::NoQueue)
     }
 
+    /// Rings the doorbell of queue `queue`, which is at `offset` (see [`VirtioDevice::doorbell`]).
+    pub fn ring(&self, os: &impl Os, offset: u32, queue: u16) {
+        self.at.notify.write(os, offset.into(), Width::Word, queue.into());
+    }
+
     /// Sets up queue `queue` and enables it.
     ///
     /// # Errors

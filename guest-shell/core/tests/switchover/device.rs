@@ -9,6 +9,7 @@ use std::sync::atomic::{Ordering, fence};
 /// Bytes of the header before each frame.
 const HEADER: usize = 12;
 const F_NEXT: u16 = 1;
+const F_WRITE: u16 = 2;
 
 /// A virtqueue as the device sees it.
 #[derive(Clone, Debug, Default)]
@@ -111,6 +112,18 @@ impl DeviceQueue {
         }
         self.push_used(head, 0);
         Some(bytes.split_off(HEADER))
+    }
+
+    /// Takes a command, which is two bytes, and answers it with `answer`.
+    pub(crate) fn take_command(&mut self, answer: u8) -> Option<[u8; 2]> {
+        let head = self.pop()?;
+        let command = self.descriptor(head);
+        assert_eq!((command.length, command.flags & F_NEXT), (2, F_NEXT));
+        let place = self.descriptor(command.next);
+        assert_eq!((place.length, place.flags), (1, F_WRITE));
+        store(place.address, answer);
+        self.push_used(head, 1);
+        Some([load(command.address), load(command.address + 1)])
     }
 
     /// Receives: writes `frame` into the next buffer, whose address it answers.

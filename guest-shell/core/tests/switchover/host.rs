@@ -2,7 +2,7 @@
 //! half of the switch, one step at a time.
 #![allow(unsafe_code, reason = "reads and writes the shell page by address")]
 
-use crate::device::Nic;
+use crate::device::{DeviceQueue, Nic};
 use crate::image::{Fault, LANDING_LENGTH, LandingMemory, build, reinits};
 use npa_abi::pci::{CAP_MAGIC, CAP_VENDOR_ID, VIRTIO_PCI_CAP_VENDOR_CFG};
 use npa_abi::protocol::{Command, CommandStatus, HostView, State};
@@ -38,8 +38,13 @@ pub(crate) struct Host {
     features: [u32; 2],
     queue: u16,
     config_vector: u16,
-    queues: [QueueSetup; 2],
+    queues: [QueueSetup; 3],
     pub(crate) link_up: bool,
+    /// The guest is asked to announce itself.
+    pub(crate) announce: bool,
+    commands: DeviceQueue,
+    /// What it says to commands, if it says anything.
+    pub(crate) answer: Option<u8>,
     /// Queues are broken: the device refuses features.
     pub(crate) stubborn: bool,
     pub(crate) emulated: Nic,
@@ -75,8 +80,11 @@ impl Host {
             features: [0; 2],
             queue: 0,
             config_vector: 0xffff,
-            queues: [QueueSetup::default(); 2],
+            queues: [QueueSetup::default(); 3],
             link_up: true,
+            announce: false,
+            commands: DeviceQueue::default(),
+            answer: Some(0),
             stubborn: false,
             emulated: Nic::default(),
             vf: Nic::default(),
@@ -145,7 +153,7 @@ impl Host {
             0x1a => queue.map_or(0xffff, |queue| u32::from(queue.vector)),
             0x1e => u32::from(self.queue),
             0x2000..0x2006 => u32::from(MAC[offset as usize - 0x2000]),
-            0x2006 => u32::from(self.link_up),
+            0x2006 => u32::from(self.link_up) | u32::from(self.announce) << 1,
             0x200a => 1500 & 0xff,
             0x200b => 1500 >> 8,
             _ => 0,
@@ -153,7 +161,7 @@ impl Host {
     }
 
     fn offered(&self) -> [u32; 2] {
-        let features = virtio_net_plugin::FEATURES | 1 << 3 | 1 << 5 | 1 << 16;
+        let features = virtio_net_plugin::FEATURES | 1 << 3 | 1 << 5 | 1 << 16 | 1 << 17 | 1 << 21;
         [features as u32, (features >> 32) as u32]
     }
 
@@ -193,7 +201,11 @@ impl Host {
     fn enable_queue(&mut self) {
         let setup = self.queues[usize::from(self.queue)];
         let nic = &mut self.emulated;
-        let queue = if self.queue == 0 { &mut nic.rx } else { &mut nic.tx };
+        let queue = match self.queue {
+            0 => &mut nic.rx,
+            1 => &mut nic.tx,
+            _ => &mut self.commands,
+        };
         let address =
             |at: usize| u64::from(setup.addresses[at]) | u64::from(setup.addresses[at + 1]) << 32;
         queue.entries = setup.size;
@@ -204,6 +216,8 @@ impl Host {
     fn reset(&mut self) {
         self.status = 0;
         self.emulated.reset();
+        self.commands = DeviceQueue::default();
+        self.announce = false;
         self.vf.reset();
         self.registered = false;
         self.address_on_vf = false;
@@ -377,6 +391,13 @@ impl Host {
 
     /// Does the next piece of the host's half, if it is the host's turn. Answers whether it did.
     pub(crate) fn step(&mut self, landing: &LandingMemory) -> bool {
+        if let Some(answer) = self.answer
+            && let Some(command) = self.commands.take_command(answer)
+        {
+            assert_eq!(command, [3, 0]);
+            self.announce &= answer != 0;
+            return true;
+        }
         match (self.view.state, self.view.host_done) {
             (State::Loading, false) => {
                 let image = build(self.fault);

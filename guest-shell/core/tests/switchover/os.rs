@@ -41,6 +41,7 @@ pub(crate) struct World {
     locked: bool,
     now: u64,
     pub(crate) link_changes: u32,
+    pub(crate) announcements: u32,
     pub(crate) log: Vec<String>,
 }
 
@@ -77,6 +78,7 @@ impl FakeOs {
                 locked: false,
                 now: 1_000_000_000,
                 link_changes: 0,
+                announcements: 0,
                 log: Vec::new(),
             }),
             landing: LandingMemory::new(),
@@ -336,6 +338,10 @@ impl NetOs for FakeOs {
 
     fn tx_wake(&self) {
         self.locked().stopped = false;
+    }
+
+    fn announce(&self) {
+        self.unlocked().announcements += 1;
     }
 
     fn link_changed(&self, _: bool) {

@@ -192,6 +192,40 @@ fn receive_recovers_from_a_buffer_shortage() {
     guest.stop();
 }
 
+/// Asks the guest to announce itself, twice, and answers how often it did.
+fn announcements(answer: Option<u8>) -> (u32, Guest) {
+    let guest = Guest::start();
+    guest.attach();
+    guest.os().world().host.answer = answer;
+    for _ in 0..2 {
+        guest.os().world().host.announce = true;
+        guest.event();
+        guest.settle();
+    }
+    let count = guest.os().world().announcements;
+    assert_eq!(guest.shell.stats().announcements, u64::from(count));
+    (count, guest)
+}
+
+#[test]
+fn announces_itself_once_for_each_wish_and_says_so() {
+    let (count, guest) = announcements(Some(0));
+    assert_eq!(count, 2);
+    assert!(!guest.os().world().host.announce, "the device was told");
+    guest.stop();
+}
+
+#[test]
+fn a_device_that_is_never_content_gets_one_announcement() {
+    for (answer, said) in [(None, "no answer"), (Some(1), "refused")] {
+        let (count, guest) = announcements(answer);
+        assert_eq!(count, 1, "{said}");
+        assert!(guest.os().world().log.iter().any(|line| line.contains(said)));
+        guest.detach();
+        guest.stop();
+    }
+}
+
 #[test]
 fn link_changes_are_told() {
     let guest = Guest::start();

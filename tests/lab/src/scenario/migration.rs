@@ -85,6 +85,8 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     std::thread::sleep(DWELL);
     let traffic = traffic.stop(&guest)?;
     guest.expect_traffic()?;
+    let announced = guest.exec("ethtool -S eth0 | sed -n 's/^ *announcements: //p'")?;
+    let announced: u32 = announced.trim().parse().context("no count of announcements")?;
     let held = |host: Host| pool::held_at(&host.pf_control());
     let (here, there) = (held(guest.options.host)?, held(guest.options.host.other())?);
     guest.ctl_ok(&["shutdown"])?;
@@ -145,6 +147,11 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
             format!("{} of {count} moves compared it", report.verified),
         ),
         check(
+            "the guest announced itself after each move",
+            announced == count,
+            format!("{announced} times"),
+        ),
+        check(
             "one VF held where the VM is, none where it was, none when it has ended",
             here.len() == 1 && there.is_empty() && left.is_empty(),
             format!("{here:?}, {there:?}, {left:?}"),
@@ -196,7 +203,14 @@ pub(super) fn expect_vf(guest: &Guest) -> Result<()> {
 }
 
 /// Moves the guest to the other host, under `name`, and waits until it has a VF there.
-pub(super) fn move_on(mut guest: Guest, name: &str, options: &[&str]) -> Result<(Guest, Value)> {
+pub(super) fn move_on(guest: Guest, name: &str, options: &[&str]) -> Result<(Guest, Value)> {
+    let moved = move_over(guest, name, options)?;
+    expect_vf(&moved.0)?;
+    Ok(moved)
+}
+
+/// Moves the guest to the other host, under `name`. Whatever that has to give it, it gets by itself.
+pub(super) fn move_over(mut guest: Guest, name: &str, options: &[&str]) -> Result<(Guest, Value)> {
     let Meeting { guest: next, url } = Meeting::arrange(&guest, name)?;
     let arguments = [&["migrate", url.as_str(), "--json"], options].concat();
     let report = guest
@@ -204,6 +218,11 @@ pub(super) fn move_on(mut guest: Guest, name: &str, options: &[&str]) -> Result<
         .with_context(|| format!("the other end says:\n{}", next.log_tail()))?;
     let report: Value = serde_json::from_str(&report)?;
     ensure!(guest.wait(Duration::from_secs(10))?, "the source failed:\n{}", guest.log_tail());
-    expect_vf(&next)?;
+    // The source gives its VF back meanwhile.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while next.status()?["state"] != "running" {
+        ensure!(Instant::now() < deadline, "it does not run:\n{}", next.log_tail());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     Ok((next, report))
 }

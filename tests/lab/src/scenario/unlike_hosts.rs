@@ -4,13 +4,13 @@
 
 use super::guest::{Guest, GuestOptions};
 use super::host::Host;
-use super::migration::{Meeting, expect_vf};
+use super::migration::{expect_vf, move_over};
 use super::pool;
 use super::traffic::Traffic;
 use super::{Check, Context, Report};
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use serde_json::json;
+use std::time::Duration;
 
 /// How long the VM stays on a host, and on a path.
 const DWELL: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     std::thread::sleep(DWELL);
 
     // To the virtio function.
-    let (mut next, to_function) = move_on(guest, "unlike-1")?;
+    let (mut next, to_function) = move_over(guest, "unlike-1", &[])?;
     expect_vf(&next)?;
     path.push(seat(&next)?);
     std::thread::sleep(DWELL);
@@ -40,7 +40,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     // To a host without a VF: its pf-control is not there, so the VM stays emulated.
     pool::kill_daemon_at(&Host::First.pf_control())?;
     guest = next;
-    let (emulated, to_nothing) = move_on(guest, "unlike-2")?;
+    let (emulated, to_nothing) = move_over(guest, "unlike-2", &[])?;
     next = emulated;
     std::thread::sleep(DWELL);
     path.push(seat(&next)?);
@@ -48,7 +48,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     // To an 82576 again, on the host that had the function.
     serve_vfs()?;
     guest = next;
-    let (back, to_vf) = move_on(guest, "unlike-3")?;
+    let (back, to_vf) = move_over(guest, "unlike-3", &[])?;
     // It wanted a VF all the time.
     expect_vf(&back)?;
     path.push(seat(&back)?);
@@ -169,20 +169,4 @@ fn serve_virtio_function() -> Result<()> {
 fn serve_vfs() -> Result<()> {
     pool::kill_daemon_at(&Host::Second.pf_control())?;
     Host::up()
-}
-
-/// Moves the guest to the other host. Whatever that has to give it, it gets by itself.
-fn move_on(mut guest: Guest, name: &str) -> Result<(Guest, Value)> {
-    let Meeting { guest: next, url } = Meeting::arrange(&guest, name)?;
-    let report = guest
-        .ctl_ok(&["migrate", &url, "--json"])
-        .with_context(|| format!("the other end says:\n{}", next.log_tail()))?;
-    ensure!(guest.wait(Duration::from_secs(10))?, "the source failed:\n{}", guest.log_tail());
-    // The source gives its VF back meanwhile.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while next.status()?["state"] != "running" {
-        ensure!(Instant::now() < deadline, "it does not run:\n{}", next.log_tail());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok((next, serde_json::from_str(&report)?))
 }

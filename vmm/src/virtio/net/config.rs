@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
-    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_GUEST_CSUM,
+    VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_ANNOUNCE,
     VIRTIO_NET_S_LINK_UP,
 };
 
@@ -24,7 +25,9 @@ pub(super) const FEATURES: u64 = bit(VIRTIO_NET_F_CSUM)
     | bit(VIRTIO_NET_F_HOST_TSO6)
     | bit(VIRTIO_NET_F_HOST_ECN)
     | bit(VIRTIO_NET_F_MRG_RXBUF)
-    | bit(VIRTIO_NET_F_STATUS);
+    | bit(VIRTIO_NET_F_STATUS)
+    | bit(VIRTIO_NET_F_CTRL_VQ)
+    | bit(VIRTIO_NET_F_GUEST_ANNOUNCE);
 
 /// Those of them that are about frames that are sent.
 pub(super) const SEND_OFFLOADS: u64 = bit(VIRTIO_NET_F_CSUM)
@@ -39,6 +42,16 @@ const fn bit(feature: u32) -> u64 {
 /// Whether frames may spread over several receive chains.
 pub(super) fn mergeable(features: u64) -> bool {
     features & bit(VIRTIO_NET_F_MRG_RXBUF) != 0
+}
+
+/// Whether the driver uses the control queue.
+pub(super) fn controls(features: u64) -> bool {
+    features & bit(VIRTIO_NET_F_CTRL_VQ) != 0
+}
+
+/// Whether the driver announces itself when it is asked to, and says when it has.
+pub(super) fn announces(features: u64) -> bool {
+    controls(features) && features & bit(VIRTIO_NET_F_GUEST_ANNOUNCE) != 0
 }
 
 /// What the guest takes on receive.
@@ -120,6 +133,8 @@ impl fmt::Debug for MacAddress {
 pub(super) struct NetConfig {
     pub(super) mac: MacAddress,
     pub(super) link_up: bool,
+    /// The driver is asked to announce itself.
+    pub(super) announce: bool,
     pub(super) queue_pairs: u16,
     pub(super) mtu: u16,
 }
@@ -127,7 +142,9 @@ pub(super) struct NetConfig {
 impl NetConfig {
     /// `struct virtio_net_config` up to `mtu`.
     pub(super) fn bytes(&self) -> [u8; 12] {
-        let status = if self.link_up { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
+        let link = if self.link_up { VIRTIO_NET_S_LINK_UP } else { 0 };
+        let announce = if self.announce { VIRTIO_NET_S_ANNOUNCE } else { 0 };
+        let status = (link | announce) as u16;
         let mut bytes = [0; 12];
         bytes[..6].copy_from_slice(&self.mac.0);
         bytes[6..8].copy_from_slice(&status.to_le_bytes());
@@ -158,7 +175,10 @@ mod tests {
     #[test]
     fn configuration_layout() {
         let mac = "52:54:00:12:34:56".parse().unwrap();
-        let config = NetConfig { mac, link_up: true, queue_pairs: 1, mtu: 1500 };
+        let mut config =
+            NetConfig { mac, link_up: true, announce: false, queue_pairs: 1, mtu: 1500 };
         assert_eq!(config.bytes(), [0x52, 0x54, 0, 0x12, 0x34, 0x56, 1, 0, 1, 0, 0xdc, 5]);
+        config.announce = true;
+        assert_eq!(config.bytes()[6..8], [3, 0]);
     }
 }

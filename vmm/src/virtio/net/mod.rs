@@ -1,9 +1,10 @@
 //! A network card (VIRTIO 1.2, section 5.1): one queue pair over a carrier of frames, with
-//! checksum and segmentation offloads handed through. Frames go between carrier and guest memory
+//! checksum and segmentation offloads handed through, and a control queue. Frames go between carrier and guest memory
 //! without a copy in this process. Filters nothing: what the carrier delivers, the guest gets.
 
 mod backend;
 mod config;
+mod control;
 mod header;
 mod intake;
 mod receive;
@@ -36,7 +37,7 @@ use super::path::{
 use super::queue::QueuePosition;
 use super::worker::{CallError, WorkerThread};
 
-/// Entries of each queue.
+/// Entries of each queue for frames.
 pub const QUEUE_SIZE: u16 = 1024;
 
 /// How long a control call waits for the I/O thread, whose work per wakeup takes well under a
@@ -84,18 +85,17 @@ impl<B: FrameBackend> Net<B> {
     /// When the host has no thread or descriptors left.
     pub fn new(id: &str, backend: B, mac: MacAddress, mtu: u16) -> std::io::Result<Self> {
         let counters = Arc::new(LiveCounters::default());
-        let worker = NetWorker::new(backend, mtu, Arc::clone(&counters));
-        let worker = WorkerThread::spawn(&format!("net-{id}"), worker)?;
-        let config = NetConfig { mac, link_up: true, queue_pairs: 1, mtu };
-        let shared = Shared {
+        let config = NetConfig { mac, link_up: true, announce: false, queue_pairs: 1, mtu };
+        let shared = Arc::new(Shared {
             config: Mutex::new(config),
             mode: AtomicU8::new(PathMode::Serving as u8),
-            counters,
+            counters: Arc::clone(&counters),
             drains: AtomicU64::new(0),
             offloads: OnceLock::new(),
             interrupts: Mutex::new(None),
-        };
-        let (worker, shared) = (Arc::new(worker), Arc::new(shared));
+        });
+        let worker = NetWorker::new(backend, mtu, counters, Arc::clone(&shared));
+        let worker = Arc::new(WorkerThread::spawn(&format!("net-{id}"), worker)?);
         Ok(Self { handle: NetHandle { id: id.into(), worker, shared } })
     }
 
@@ -122,14 +122,19 @@ impl<B: FrameBackend> NetHandle<B> {
 
     /// Sets the link state that the guest sees and tells the guest.
     pub fn set_link_up(&self, up: bool) {
-        self.shared.config().link_up = up;
-        if let Some(interrupts) = &*self.shared.interrupts() {
-            interrupts.config_changed();
-        }
+        self.shared.change(|config| config.link_up = up);
     }
 }
 
 impl Shared {
+    /// Changes the configuration space and tells the driver.
+    fn change(&self, change: impl FnOnce(&mut NetConfig)) {
+        change(&mut self.config());
+        if let Some(interrupts) = &*self.interrupts() {
+            interrupts.config_changed();
+        }
+    }
+
     // A panic while one of these is held leaves plain data, valid as it is.
     fn config(&self) -> std::sync::MutexGuard<'_, NetConfig> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
@@ -155,7 +160,7 @@ impl<B: FrameBackend> VirtioDevice for Net<B> {
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &[QUEUE_SIZE, QUEUE_SIZE]
+        &[QUEUE_SIZE, QUEUE_SIZE, control::QUEUE_SIZE]
     }
 
     fn features(&self) -> u64 {
@@ -173,7 +178,8 @@ impl<B: FrameBackend> VirtioDevice for Net<B> {
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        if let Some(index) = activation.queues.iter().position(Option::is_none) {
+        let needed = if config::controls(activation.features) { 3 } else { 2 };
+        if let Some(index) = activation.queues.iter().take(needed).position(Option::is_none) {
             return Err(ActivateError::QueueDisabled(index as u16));
         }
         *self.handle.shared.interrupts() = Some(Arc::clone(&activation.interrupts));
@@ -184,6 +190,8 @@ impl<B: FrameBackend> VirtioDevice for Net<B> {
         if let Err(error) = self.handle.worker.deactivate() {
             tracing::error!(%error, "the network card's thread did not stop for a reset");
         }
+        // A new driver reads the configuration anyway.
+        self.handle.shared.config().announce = false;
     }
 
     fn suspend(&mut self) -> Result<Vec<QueuePosition>, CallError> {

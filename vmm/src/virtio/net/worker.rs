@@ -1,4 +1,5 @@
-//! The NIC's I/O thread: both queues of the pair, the path mode, and drains in progress.
+//! The NIC's I/O thread: both queues of the pair, the control queue, the path mode, and drains in
+//! progress.
 
 use std::num::Wrapping;
 use std::os::fd::{AsRawFd, RawFd};
@@ -8,8 +9,10 @@ use std::sync::mpsc::SyncSender;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::epoll::EventSet;
 
+use super::Shared;
 use super::backend::FrameBackend;
 use super::config::{self, MacAddress};
+use super::control::{Command, ControlQueue, Verdict};
 use super::header::{HEADER_LEN, LONGEST};
 use super::intake::{self, Pending};
 use super::receive::{ReceiveQueue, Received};
@@ -23,12 +26,15 @@ use crate::virtio::worker::{Progress, Wake, Worker};
 
 /// Number of the transmit queue; the receive queue is 0.
 const TRANSMIT: usize = 1;
+/// Number of the control queue.
+const CONTROL: usize = 2;
 
 /// State of the I/O thread.
 pub(super) struct NetWorker<B> {
     backend: B,
     mtu: u16,
     counters: Arc<LiveCounters>,
+    shared: Arc<Shared>,
     mode: PathMode,
     running: Option<Running>,
     pending: Pending,
@@ -39,6 +45,10 @@ pub(super) struct NetWorker<B> {
 struct Running {
     receive: ReceiveQueue,
     transmit: TransmitQueue,
+    /// If the driver uses it.
+    control: Option<ControlQueue>,
+    /// The driver announces itself when asked.
+    announces: bool,
     /// The backend took no more frames; it says when it does.
     backend_full: bool,
     interrupts: Arc<Interrupts>,
@@ -68,11 +78,17 @@ pub(super) struct Remains {
 }
 
 impl<B: FrameBackend> NetWorker<B> {
-    pub(super) fn new(backend: B, mtu: u16, counters: Arc<LiveCounters>) -> Self {
+    pub(super) fn new(
+        backend: B,
+        mtu: u16,
+        counters: Arc<LiveCounters>,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             backend,
             mtu,
             counters,
+            shared,
             mode: PathMode::Serving,
             running: None,
             pending: Pending::new(),
@@ -134,6 +150,14 @@ impl<B: FrameBackend> NetWorker<B> {
     pub(super) fn announce(&mut self, mac: MacAddress) {
         if let Err(error) = intake::announce(&self.backend, mac) {
             tracing::warn!(%error, %mac, "the network was not told where the card is now");
+        }
+        match &self.running {
+            Some(running) if running.announces => {
+                self.shared.change(|config| config.announce = true);
+            }
+            Some(_) => {}
+            // Its driver is held: it is asked when it goes on.
+            None => self.shared.config().announce = true,
         }
     }
 
@@ -228,6 +252,23 @@ impl<B: FrameBackend> NetWorker<B> {
         })
     }
 
+    fn control(&mut self) -> Result<Progress, QueueError> {
+        let Some(Running { control: Some(control), .. }) = &mut self.running else {
+            return Ok(Progress::Idle);
+        };
+        control.run(|command| match command {
+            Command::AnnounceAck => {
+                // Not a change that the driver wants to hear of: it is the one who made it.
+                self.shared.config().announce = false;
+                Verdict::Done
+            }
+            Command::Unknown { class, number } => {
+                tracing::debug!(class, number, "the driver gave a command that is not offered");
+                Verdict::Refused
+            }
+        })
+    }
+
     fn finish_drains(&mut self) {
         let Some(running) = &self.running else { return };
         let mut index = 0;
@@ -289,6 +330,7 @@ impl<B: FrameBackend> Worker for NetWorker<B> {
         let (Some(Some(receive)), Some(Some(transmit))) = (queues.next(), queues.next()) else {
             return;
         };
+        let control = queues.next().flatten().filter(|_| config::controls(features));
         let offloads = config::receive_offloads(features);
         if let Err(error) = self.backend.set_receive_offloads(offloads) {
             tracing::warn!(%error, "the backend refused the negotiated offloads");
@@ -299,9 +341,15 @@ impl<B: FrameBackend> Worker for NetWorker<B> {
             true => LONGEST,
             false => (HEADER_LEN + 14) as u64 + u64::from(self.mtu),
         };
+        let announces = config::announces(features);
+        if std::mem::take(&mut self.shared.config().announce) && announces {
+            self.shared.change(|config| config.announce = true);
+        }
         self.running = Some(Running {
             receive: ReceiveQueue::new(receive, config::mergeable(features), longest),
             transmit: TransmitQueue::new(transmit),
+            control: control.map(ControlQueue::new),
+            announces,
             backend_full: false,
             interrupts,
         });
@@ -311,7 +359,8 @@ impl<B: FrameBackend> Worker for NetWorker<B> {
         // Their callers see the channel close: nothing is left that could be moved.
         self.drains.clear();
         let Some(running) = self.running.take() else { return Vec::new() };
-        vec![running.receive.stop(), running.transmit.stop()]
+        let frames = [running.receive.stop(), running.transmit.stop()];
+        frames.into_iter().chain(running.control.map(ControlQueue::stop)).collect()
     }
 
     fn run(&mut self, wake: Wake) -> Progress {
@@ -323,17 +372,20 @@ impl<B: FrameBackend> Worker for NetWorker<B> {
         if matches!(wake, Wake::Queue(_)) {
             LiveCounters::add(&self.counters.kicks, 1);
         }
-        let (transmits, receives) = match wake {
-            Wake::Queue(TRANSMIT) => (true, false),
-            Wake::Queue(_) => (false, true),
+        let (transmits, receives, controls) = match wake {
+            Wake::Queue(TRANSMIT) => (true, false, false),
+            Wake::Queue(CONTROL) => (false, false, true),
+            Wake::Queue(_) => (false, true, false),
             // The backend is writable nearly always, which says nothing unless it was full.
             Wake::Source(_) => {
-                (self.running.as_ref().is_some_and(|running| running.backend_full), true)
+                (self.running.as_ref().is_some_and(|running| running.backend_full), true, false)
             }
-            Wake::Again => (true, true),
+            Wake::Again => (true, true, true),
         };
-        match self.serve(transmits, receives) {
-            Ok(progress) => progress,
+        let controlled = if controls { self.control() } else { Ok(Progress::Idle) };
+        match controlled.and_then(|control| Ok((control, self.serve(transmits, receives)?))) {
+            Ok((Progress::Idle, served)) => served,
+            Ok(_) => Progress::More,
             Err(error) => {
                 self.fail(&error);
                 Progress::Idle

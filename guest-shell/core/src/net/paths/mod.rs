@@ -153,6 +153,11 @@ impl Paths {
     }
 
     /// The counters.
+    pub(in crate::net) fn count_announcement(&mut self) {
+        self.count(|stats| &mut stats.announcements, 1);
+    }
+
+    /// The counters since the start.
     pub(in crate::net) const fn stats(&self) -> Stats {
         self.receiver.stats
     }

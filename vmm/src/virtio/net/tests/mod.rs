@@ -1,6 +1,7 @@
 //! The NIC under a fake driver and a pair of sockets in place of a tap.
 
 mod arrivals;
+mod control;
 mod drain;
 mod frames;
 mod hostile;
