@@ -163,7 +163,8 @@ fn command(order: &Order) -> Result<std::process::Child> {
         .with_context(|| format!("cannot run {program}"))
 }
 
-fn exit_code(status: std::process::ExitStatus) -> i32 {
+/// The exit status of a process, 128 and more when a signal ended it.
+pub(crate) fn exit_code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }

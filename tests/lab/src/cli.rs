@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::host::cards::Cards;
 use crate::host::{self, HostOptions, Job};
 use crate::setup::{self, SetupOptions};
-use crate::{agent, bench, check, demo, guest, scenario, up};
+use crate::{agent, bench, check, demo, guest, scenario, there, up};
 
 /// The nested-KVM lab of npa-kvm
 #[derive(Debug, Parser)]
@@ -56,6 +56,21 @@ enum Command {
     Scenario(scenario::ScenarioArguments),
     /// List the scenarios
     Scenarios,
+    /// Run a program on the second machine (lab host with `--cards two-machines`)
+    There {
+        /// The program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Be the second machine
+    #[command(hide = true)]
+    SecondMachine,
+    /// What this host holds while no VM runs, as JSON
+    #[command(hide = true)]
+    Footprint {
+        /// Where its pf-control listens
+        socket: PathBuf,
+    },
     /// Run what the build machine ordered (lab host, started by its /init)
     #[command(hide = true)]
     Agent,
@@ -112,6 +127,9 @@ pub(crate) fn run() -> Result<ExitCode> {
             scenario::list();
             Ok(ExitCode::SUCCESS)
         }
+        Command::There { words } => there::run(&words),
+        Command::SecondMachine => there::serve(),
+        Command::Footprint { socket } => scenario::print_footprint(&socket),
         Command::Agent => agent::run(),
     }
 }

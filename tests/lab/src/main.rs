@@ -13,6 +13,7 @@ mod host;
 mod reports;
 mod scenario;
 mod setup;
+mod there;
 mod up;
 mod workspace;
 

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::host::cards::{FIRST_MAC, OUTSIDE_MAC, SECOND_MAC};
+
 /// The bridge that carries emulated cards.
 const BRIDGE: &str = "br0";
 /// The outside world's card and namespace.
@@ -24,18 +26,26 @@ const OUTSIDE_ADDRESS: &str = "10.77.0.1/24";
 struct HostPlan {
     /// The physical function.
     pf: &'static str,
-    /// Address of its bridge, with prefix length.
+    /// Address of its bridge.
     address: &'static str,
     /// The folder of its pf-control's socket and log.
     folder: &'static str,
 }
 
-const FIRST: HostPlan = HostPlan { pf: "eth0", address: "10.77.0.254/24", folder: "/run/npa" };
+/// Addresses of the first host and of the second.
+pub(crate) const FIRST_ADDRESS: &str = "10.77.0.254";
+pub(crate) const SECOND_ADDRESS: &str = "10.77.0.253";
 
-/// Card, address and folder of the second host, and the namespace that it is.
+const FIRST: HostPlan = HostPlan { pf: "eth0", address: FIRST_ADDRESS, folder: "/run/npa" };
+
+/// The namespace that the second host is, where it is no machine.
 pub(crate) const SECOND_HOST: &str = "second";
+/// Its card, address and folder there.
 const SECOND: HostPlan =
-    HostPlan { pf: "eth2", address: "10.77.0.253/24", folder: "/run/npa/second" };
+    HostPlan { pf: "eth2", address: SECOND_ADDRESS, folder: "/run/npa/second" };
+/// The same of a second host that is a machine.
+const SECOND_MACHINE: HostPlan =
+    HostPlan { pf: "eth0", address: SECOND.address, folder: FIRST.folder };
 
 impl HostPlan {
     /// Where its pf-control listens.
@@ -82,6 +92,9 @@ pub(crate) struct UpArguments {
     /// Let the second host's pf-control serve the virtio function instead of its card's VFs
     #[arg(long, requires = "second_host")]
     virtio_function: bool,
+    /// Make this machine the second host of two
+    #[arg(long, hide = true, conflicts_with_all = ["second_host", "inside_second_host"])]
+    second_machine: bool,
     /// Make the host of the namespace that this runs in
     #[arg(long, hide = true)]
     inside_second_host: bool,
@@ -89,7 +102,11 @@ pub(crate) struct UpArguments {
 
 /// Brings everything up.
 pub(crate) fn run(arguments: &UpArguments) -> Result<ExitCode> {
-    let host = if arguments.inside_second_host { &SECOND } else { &FIRST };
+    let host = match (arguments.inside_second_host, arguments.second_machine) {
+        (true, _) => &SECOND,
+        (false, true) => &SECOND_MACHINE,
+        (false, false) => &FIRST,
+    };
     modules()?;
     huge_pages()?;
     softirqs_first()?;
@@ -98,10 +115,9 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<ExitCode> {
     for index in 0..arguments.taps {
         tap(&format!("tap{index}"))?;
     }
-    if arguments.inside_second_host {
-        know_outside(host)?;
-    } else {
-        outside(host)?;
+    know_others(host)?;
+    if !arguments.inside_second_host && !arguments.second_machine {
+        outside()?;
     }
     if !arguments.no_pf_control {
         pf_control(host, arguments)?;
@@ -252,7 +268,7 @@ fn bridge(host: &HostPlan) -> Result<()> {
         println!("{pf} is a port of {BRIDGE}, not learning");
     }
     if !is_up(BRIDGE) {
-        tool("ip", &["address", "replace", address, "dev", BRIDGE])?;
+        tool("ip", &["address", "replace", &format!("{address}/24"), "dev", BRIDGE])?;
         tool("ip", &["link", "set", BRIDGE, "up"])?;
         println!("{BRIDGE} up, {address}");
     }
@@ -270,28 +286,21 @@ fn tap(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The bridge does not learn who is outside, and need not ask all guests.
-fn know_outside(host: &HostPlan) -> Result<()> {
-    let card = format!("/sys/class/net/{OUTSIDE_CARD}/address");
-    let mac = if Path::new(&card).exists() { read(&card) } else { outside_mac()? };
-    tool("bridge", &["fdb", "replace", mac.trim(), "dev", host.pf, "master", "static"])
+/// The bridge does not learn who is out there, so it is told: what goes to these need not be asked
+/// of all guests, which may have no time for it.
+fn know_others(host: &HostPlan) -> Result<()> {
+    let own = attribute(host.pf, "address");
+    for mac in [FIRST_MAC, OUTSIDE_MAC, SECOND_MAC].into_iter().filter(|mac| *mac != own) {
+        tool("bridge", &["fdb", "replace", mac, "dev", host.pf, "master", "static"])?;
+    }
+    Ok(())
 }
 
-/// The outside card's address, asked of its namespace.
-fn outside_mac() -> Result<String> {
-    let output = Command::new("ip")
-        .args(["netns", "exec", OUTSIDE, "cat", &format!("/sys/class/net/{OUTSIDE_CARD}/address")])
-        .output()
-        .context("cannot start ip: is this a lab host?")?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn outside(host: &HostPlan) -> Result<()> {
+fn outside() -> Result<()> {
     if Path::new("/run/netns").join(OUTSIDE).exists() {
         return Ok(());
     }
     wait_for(&format!("network card {OUTSIDE_CARD}"), || exists(OUTSIDE_CARD))?;
-    know_outside(host)?;
     long_rings(OUTSIDE_CARD)?;
     tool("ip", &["netns", "add", OUTSIDE])?;
     tool("ip", &["link", "set", OUTSIDE_CARD, "netns", OUTSIDE])?;

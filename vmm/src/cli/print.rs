@@ -105,6 +105,9 @@ pub(super) fn report(what: &str, report: &Report) -> String {
             report.handed_over
         );
     }
+    if let Some(lost) = report.frames_lost {
+        let _ = writeln!(text, "lost    {lost} frames that there was no room for");
+    }
     text
 }
 

@@ -12,7 +12,7 @@ use super::error::MigrationError;
 use super::message::{DeviceArrivals, Final, Hello, Kind, decode, encode, readable};
 use super::pages;
 use super::phase::{DestinationEvent, DestinationPhase};
-use super::source::{give_up, take_up};
+use super::source::{give_up, lost, take_up};
 use crate::virtio::{Arrival, Intake};
 use crate::vm::dirty::PAGE;
 use crate::vm::{GuestRam, Vm};
@@ -200,6 +200,7 @@ impl Destination<'_> {
         self.step(DestinationEvent::Go);
         // They may have come here too, and still be on their way through this host.
         let seen = before_go.clone();
+        let lost_before = lost(self.devices);
         for (device, arrivals) in self.devices.iter().zip(before_go) {
             let told = device
                 .arrivals
@@ -222,7 +223,7 @@ impl Destination<'_> {
         if let Err(error) = self.channel.send(Kind::Running, &[]) {
             tracing::warn!(%error, "the source does not hear that the VM runs here");
         }
-        self.finish_arrivals(seen);
+        self.finish_arrivals(seen, lost_before);
         if !paused {
             take_up(self.devices);
         }
@@ -231,7 +232,7 @@ impl Destination<'_> {
 
     /// Takes what still comes from the source, then lets the network's own in, without what was
     /// `seen` already.
-    fn finish_arrivals(&mut self, seen: Vec<Vec<Arrival>>) {
+    fn finish_arrivals(&mut self, seen: Vec<Vec<Arrival>>, lost_before: Option<u64>) {
         self.late = self.devices.iter().map(|_| Vec::new()).collect();
         let started = Instant::now();
         while started.elapsed() < LATE_LIMIT {
@@ -262,7 +263,9 @@ impl Destination<'_> {
                 tracing::error!(device = device.arrivals.id(), %error, "the device stays deaf");
             }
         }
-        if let Err(error) = self.channel.send(Kind::Done, &[]) {
+        let lost =
+            lost(self.devices).zip(lost_before).map(|(now, before)| now.saturating_sub(before));
+        if let Err(error) = self.channel.send(Kind::Done, &[&encode(&lost)]) {
             tracing::debug!(%error, "the source is gone");
         }
     }

@@ -52,7 +52,7 @@ pub(super) enum Kind {
     Running = 12,
     /// Source: there will be no more arrivals; empty.
     End = 13,
-    /// Destination: all arrivals are with the guest; empty.
+    /// Destination: all arrivals are with the guest; how many of them are lost, if it knows.
     Done = 14,
     /// Either end, before [`Kind::Go`]: it does not go on; a text says why.
     GiveUp = 15,
@@ -89,6 +89,7 @@ impl Kind {
             Self::State => MAX_LENGTH,
             Self::Arrivals => ARRIVALS_MAX + (128 << 10),
             Self::Final => 256,
+            Self::Done => 16,
             Self::GiveUp => TEXT_MAX,
             Self::RoundEnd
             | Self::RoundTaken
@@ -96,8 +97,7 @@ impl Kind {
             | Self::Ready
             | Self::Go
             | Self::Running
-            | Self::End
-            | Self::Done => 0,
+            | Self::End => 0,
         }
     }
 }
@@ -120,7 +120,7 @@ pub(super) struct Hello {
 pub(super) struct Final {
     /// The VM was paused by its operator, and stays so.
     pub(super) paused: bool,
-    /// CRC-32 of all memory, in ascending order, when that is to be checked.
+    /// Checksum of all memory ([`super::pages::checksum`]), when that is to be checked.
     pub(super) memory: Option<u32>,
 }
 

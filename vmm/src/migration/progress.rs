@@ -62,6 +62,9 @@ pub struct Report {
     pub bytes: u64,
     /// Frames that came to this end in and after the stop, and were handed over.
     pub handed_over: u64,
+    /// Frames for the VM that both ends know to be lost, from the beginning of the move to the end of the
+    /// hand-over: there was no room for them. Absent where a host does not count them, and of a snapshot.
+    pub frames_lost: Option<u64>,
     /// Whether memory was compared, and was equal.
     pub verified: bool,
 }

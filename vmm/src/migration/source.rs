@@ -64,6 +64,7 @@ pub fn migrate(
         began: Instant::now(),
         fell_back: None,
         kept: Vec::new(),
+        lost_before: None,
         report: Report { to: options.to.to_string(), ..Report::default() },
     };
     let outcome = source.run(options);
@@ -82,6 +83,8 @@ struct Source<'a> {
     fell_back: Option<Instant>,
     /// What arrived here and was sent, as long as the VM may still stay.
     kept: Vec<Vec<Arrival>>,
+    /// What had been lost here when the move began.
+    lost_before: Option<u64>,
     report: Report,
 }
 
@@ -106,6 +109,7 @@ impl Source<'_> {
         let mut channel = Channel::open(stream).map_err(MigrationError::at("greeting"))?;
         self.check(&mut channel)?;
         self.step(SourceEvent::Agreed);
+        self.lost_before = lost(self.devices);
         let early = |device: &MovingDevice| {
             options.fallback == Fallback::Early || !device.accelerated.marks_writes()
         };
@@ -431,13 +435,31 @@ impl Source<'_> {
             }
             std::thread::sleep(Duration::from_millis(1));
         };
-        let done = followed.and_then(|()| channel.receive().map(drop));
-        if let Err(error) = done {
-            tracing::warn!(%error, "the last frames may not have reached the VM");
+        let lost_here = lost(self.devices)
+            .zip(self.lost_before)
+            .map(|(now, before)| now.saturating_sub(before));
+        let at = MigrationError::at("the last frames");
+        let lost_there = followed.map_err(&at).and_then(|()| {
+            decode::<Option<u64>>(expect(channel, Kind::Done, "the end", &at)?, "a count")
+        });
+        match lost_there {
+            Ok(there) => {
+                let both = lost_here.zip(there).map(|(here, there)| here.saturating_add(there));
+                self.report.frames_lost = both;
+            }
+            Err(error) => {
+                let error = crate::api::chain(&error);
+                tracing::warn!(error, "the last frames may not have reached the VM");
+            }
         }
         self.report.bytes = channel.bytes_sent();
         self.step(SourceEvent::Followed);
     }
+}
+
+/// What `devices` have dropped so far, if all of them count it.
+pub(super) fn lost(devices: &[MovingDevice]) -> Option<u64> {
+    devices.iter().map(|device| device.arrivals.lost().ok().flatten()).sum()
 }
 
 /// How long a guest may take to get what came in a stop, before it is given a VF all the same.

@@ -56,6 +56,13 @@ pub trait Arrivals: Send + Sync {
     /// When the device's thread does not answer.
     fn undelivered(&self) -> Result<usize, CallError>;
 
+    /// How many units this end has dropped so far that the guest was to get, those that found no
+    /// room where they arrive included; `None` if the backend does not count them.
+    ///
+    /// # Errors
+    /// When the device's thread does not answer.
+    fn lost(&self) -> Result<Option<u64>, CallError>;
+
     /// Ends [`Intake::Hold`]: delivers `late`, then what was held without what is in `late` or in
     /// `seen` (delivered before, and on its way here all the longer), then whatever arrives.
     ///

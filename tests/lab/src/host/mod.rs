@@ -27,7 +27,7 @@ use anyhow::{Context, Result, bail};
 use crate::agent::Order;
 use crate::setup::Setup;
 use accelerator::{Accelerator, Wish};
-use cards::Cards;
+use cards::{Cards, Seat};
 use control::Frame;
 use run_folder::RunFolder;
 use watchdog::{End, Event, Limits, Watchdog};
@@ -135,10 +135,14 @@ pub(crate) fn run(setup: &Setup, options: &HostOptions, job: &Job) -> Result<Out
 
 /// An interactive lab host on this terminal.
 pub(crate) fn shell(setup: &Setup, options: &HostOptions, cards: Cards) -> Result<()> {
+    if cards.has_second_machine() {
+        bail!("two machines have no shell: `exec --keep` ends with one, in the first");
+    }
     let folder = RunFolder::create(setup, None)?;
     let (rows, columns) = terminal::size();
     let cmdline = format!("lab.mode=shell lab.rows={rows} lab.columns={columns}");
-    let mut host = Host::start(setup, options, cards, &folder, &cmdline)?;
+    let wire = Wire::new(cards)?;
+    let mut host = Host::start(setup, options, &wire, Seat::First, &folder, &cmdline)?;
     eprintln!("lab: starting a lab host; its /out is {}", folder.out().display());
     host.interact()?;
     folder.drop_share();
@@ -150,23 +154,34 @@ fn run_once(setup: &Setup, options: &HostOptions, job: &Job, folder: &RunFolder)
     folder.order(&order, job.script.as_deref())?;
     let (rows, columns) = terminal::size();
     let cmdline = format!("lab.mode=exec lab.rows={rows} lab.columns={columns}");
-    let mut host = Host::start(setup, options, job.cards, folder, &cmdline)?;
+    let wire = Wire::new(job.cards)?;
     // An emulated machine shares this one's CPUs with whatever else runs here: be patient.
     let limits = Limits {
         boot: Duration::from_secs(120),
         beat: Duration::from_secs(30),
         command: job.timeout,
     };
+    let mut host = Host::start(setup, options, &wire, Seat::First, folder, &cmdline)?;
     let mut watchdog = Watchdog::new(limits, Instant::now());
+    let mut second = match job.cards.has_second_machine() {
+        true => Some(SecondMachine::start(setup, options, &wire, limits)?),
+        false => None,
+    };
     let end = loop {
-        let event = host.next_event();
+        let event = host.next_event(PATIENCE);
         if let Some(end) = watchdog.on(event, Instant::now()) {
             break end.clone();
+        }
+        if let Some(end) = second.as_mut().and_then(SecondMachine::end) {
+            break end;
         }
     };
     if job.keep && matches!(end, End::Finished(_)) {
         eprintln!("lab: the command ended; a shell in its lab host follows (exit ends it)");
         host.interact()?;
+    }
+    if let Some(second) = second {
+        second.folder.drop_share();
     }
     Ok(end)
 }
@@ -175,6 +190,66 @@ fn run_once(setup: &Setup, options: &HostOptions, job: &Job, folder: &RunFolder)
 enum Report {
     Event(Event),
     Output { error: bool, bytes: Vec<u8> },
+}
+
+/// How long one look for an event takes.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What lab hosts are plugged into.
+struct Wire {
+    cards: Cards,
+    /// Where two machines' wires meet. A socket's path may have 107 bytes only, so not below the
+    /// workspace.
+    folder: tempfile::TempDir,
+}
+
+impl Wire {
+    fn new(cards: Cards) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("npa-wire-").tempdir()?;
+        Ok(Self { cards, folder })
+    }
+
+    fn join(&self) -> PathBuf {
+        self.folder.path().join("join")
+    }
+}
+
+/// The machine beside the one that runs the command: it does what that one asks it to.
+struct SecondMachine {
+    host: Host,
+    watchdog: Watchdog,
+    folder: RunFolder,
+}
+
+impl SecondMachine {
+    fn start(
+        setup: &Setup,
+        options: &HostOptions,
+        wire: &Wire,
+        mut limits: Limits,
+    ) -> Result<Self> {
+        let folder = RunFolder::create(setup, None)?;
+        let argv = ["lab", "second-machine"].map(str::to_owned).to_vec();
+        folder.order(&Order { argv, keep: false }, None)?;
+        // Its command ends with it.
+        limits.command = Duration::MAX;
+        let host = Host::start(setup, options, wire, Seat::Second, &folder, "lab.mode=exec")?;
+        Ok(Self { host, watchdog: Watchdog::new(limits, Instant::now()), folder })
+    }
+
+    /// How it ended, and with it the run, if it has.
+    fn end(&mut self) -> Option<End> {
+        loop {
+            let event = self.host.next_event(Duration::from_millis(10));
+            let idle = event == Event::Tick;
+            match self.watchdog.on(event, Instant::now()) {
+                Some(End::Lost(why)) => return Some(End::Lost(format!("second machine: {why}"))),
+                Some(end) => return Some(End::Failed(format!("the second machine: {end:?}"))),
+                None if idle => return None,
+                None => {}
+            }
+        }
+    }
 }
 
 /// A running lab host. Dropping it ends it.
@@ -191,7 +266,8 @@ impl Host {
     fn start(
         setup: &Setup,
         options: &HostOptions,
-        cards: Cards,
+        wire: &Wire,
+        seat: Seat,
         folder: &RunFolder,
         cmdline: &str,
     ) -> Result<Self> {
@@ -203,7 +279,7 @@ impl Host {
         if accelerator == Accelerator::Kvm {
             eprintln!("lab: using nested hardware virtualization");
         }
-        let (share, console_log) = (folder.share(), folder.console_log());
+        let (share, console_log, join) = (folder.share(), folder.console_log(), wire.join());
         let machine = qemu::Machine {
             accelerator,
             memory: options.memory,
@@ -213,7 +289,9 @@ impl Host {
             cmdline,
             sockets: sockets.path(),
             console_log: &console_log,
-            cards,
+            cards: wire.cards,
+            seat,
+            join: &join,
             shares: vec![
                 ("lab", &share, false),
                 ("out", folder.out(), true),
@@ -244,9 +322,9 @@ impl Host {
         Ok(Self { emulator, reports, console, echo, _sockets: sockets })
     }
 
-    /// Waits for the next event, at most half a second; passes output on meanwhile.
-    fn next_event(&mut self) -> Event {
-        let deadline = Instant::now() + Duration::from_millis(500);
+    /// Waits for the next event, at most for `patience`; passes output on meanwhile.
+    fn next_event(&mut self, patience: Duration) -> Event {
+        let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.reports.recv_timeout(left) {

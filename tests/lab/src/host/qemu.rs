@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::accelerator::Accelerator;
-use super::cards::Cards;
+use super::cards::{Cards, Seat};
 use super::control;
 
 /// The outer machine.
@@ -27,8 +27,12 @@ pub(crate) struct Machine<'a> {
     pub(crate) sockets: &'a Path,
     /// What the console shows is written there too.
     pub(crate) console_log: &'a Path,
-    /// Its network cards.
-    pub(crate) cards: Cards,
+    /// Network cards, of all machines.
+    pub(super) cards: Cards,
+    /// Which machine it is.
+    pub(super) seat: Seat,
+    /// Where the machines' wires meet, if there are two.
+    pub(super) join: &'a Path,
     /// Folders for the lab host: name, path, writable.
     pub(crate) shares: Vec<(&'static str, &'a Path, bool)>,
 }
@@ -99,7 +103,7 @@ impl Machine<'_> {
         add("-device", "virtio-serial-pci,romfile=".into());
         add("-device", format!("virtserialport,chardev=control,name={}", control::PORT));
         add("-device", "virtio-rng-pci,romfile=".into());
-        for (option, value) in self.cards.options() {
+        for (option, value) in self.cards.options(self.seat, self.join) {
             add(option, value);
         }
         for (name, path, writable) in &self.shares {
@@ -147,6 +151,8 @@ mod tests {
             sockets: Path::new("/s"),
             console_log: Path::new("/c"),
             cards: Cards::UnlikeHosts,
+            seat: Seat::First,
+            join: Path::new("/j"),
             shares: vec![("lab", Path::new("/l"), false), ("out", Path::new("/o"), true)],
         };
         machine.arguments().join(" ")

@@ -18,6 +18,8 @@ pub(super) const RUN: &str = "/run/npa";
 pub(crate) struct GuestOptions {
     /// Where it runs.
     pub host: Host,
+    /// Where it goes when it moves.
+    pub away: Host,
     /// Names the sockets and the log; unique among running guests.
     pub name: String,
     /// The kernel image.
@@ -49,6 +51,7 @@ impl GuestOptions {
     pub(crate) fn new(context: &Context) -> Self {
         Self {
             host: Host::First,
+            away: Host::Second,
             name: format!("guest-{}", context.kernel),
             kernel: context.vmlinuz(),
             initrd: context.initrd(),
@@ -132,8 +135,8 @@ pub(super) fn cmdline(number: u8, shell: bool) -> String {
 }
 
 /// Runs a shell command in the guest behind a serial socket and returns its output.
-pub(super) fn run(serial: &Path, script: &str, limit: Duration) -> Result<String> {
-    let output = try_run(serial, script, limit)?;
+pub(super) fn run(host: Host, serial: &Path, script: &str, limit: Duration) -> Result<String> {
+    let output = try_run(host, serial, script, limit)?;
     ensure!(
         output.status.success(),
         "in the guest, `{script}` failed with {}: {}{}",
@@ -144,8 +147,8 @@ pub(super) fn run(serial: &Path, script: &str, limit: Duration) -> Result<String
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn try_run(serial: &Path, script: &str, limit: Duration) -> Result<Output> {
-    Command::new("lab")
+fn try_run(host: Host, serial: &Path, script: &str, limit: Duration) -> Result<Output> {
+    host.nearby("lab")
         .arg("guest-exec")
         .arg("--timeout")
         .arg(limit.as_secs().max(1).to_string())
@@ -195,17 +198,17 @@ impl Guest {
 
     /// [`Guest::exec`] with another time limit.
     pub(crate) fn exec_within(&self, script: &str, limit: Duration) -> Result<String> {
-        run(&self.options.socket("serial"), script, limit)
+        run(self.options.host, &self.options.socket("serial"), script, limit)
     }
 
     /// Runs a shell command in the guest, whatever its exit status.
     pub(crate) fn try_exec(&self, script: &str, limit: Duration) -> Result<Output> {
-        try_run(&self.options.socket("serial"), script, limit)
+        try_run(self.options.host, &self.options.socket("serial"), script, limit)
     }
 
     /// `vmm ctl`, not started yet.
     pub(crate) fn ctl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("vmm");
+        let mut command = self.options.host.nearby("vmm");
         command.arg("ctl").arg("--api-socket").arg(self.options.socket("api")).args(arguments);
         command
     }

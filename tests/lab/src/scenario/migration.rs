@@ -11,7 +11,6 @@ use super::{Check, Context, Report};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long the VM stays on a host.
@@ -19,6 +18,12 @@ const DWELL: Duration = Duration::from_millis(500);
 
 /// How long a VM may take to get a VF where it came to.
 const VF_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a `vmm` may take until it waits for a VM.
+const ARRANGE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Where machines wait for VMs.
+const PORT: u16 = 4000;
 
 /// What the moves were like.
 #[derive(Debug, Serialize)]
@@ -30,14 +35,16 @@ struct MigrationReport {
     brownout_ms: Spread,
     total_ms: Spread,
     handed_over: u64,
+    /// What the moves themselves say was lost; absent if one did not know.
+    told_lost: Option<u64>,
     sent: u64,
     lost: u64,
     duplicated: u64,
     reordered: u64,
     longest_gap_ms: f64,
     tcp_intact: bool,
-    /// What the hosts held before the VM was there, and after.
-    footprint: (Footprint, Footprint),
+    /// What each host held before the VM was there, and after.
+    footprints: Vec<(Footprint, Footprint)>,
     /// As `vmm ctl migrate --json` printed them.
     moves: Vec<Value>,
     traffic: TrafficReport,
@@ -57,18 +64,31 @@ impl Spread {
     }
 }
 
-/// The scenario: `--set migrations=N` changes how often, `--set fallback=early` when the VF goes, and
-/// `--set verify=no` leaves the comparison of memory out, which is the better part of each stop.
+/// The scenario with two hosts in one lab host.
 pub(crate) fn scenario(context: &Context) -> Result<Report> {
+    Host::up()?;
+    between(context, [Host::First, Host::Second])
+}
+
+/// The scenario with two machines that share nothing but a wire.
+pub(crate) fn machines(context: &Context) -> Result<Report> {
+    between(context, [Host::First, Host::Machine])
+}
+
+/// `--set migrations=N` changes how often, `--set fallback=early` when the VF goes, and
+/// `--set verify=no` leaves the comparison of memory out, which is the better part of each stop.
+fn between(context: &Context, hosts: [Host; 2]) -> Result<Report> {
     let count: u32 = context.setting("migrations", "6").parse().context("no number of moves")?;
     let verify = context.setting("verify", "yes") == "yes";
     let mut options = vec!["--fallback", context.setting("fallback", "late")];
     if verify {
         options.push("--verify");
     }
-    Host::up()?;
-    let before = Footprint::take()?;
-    let mut guest = Guest::launch(GuestOptions::new(context).named("moving-0"))?;
+    let footprints = || hosts.iter().map(|host| Footprint::of(*host)).collect::<Result<Vec<_>>>();
+    let before = footprints()?;
+    let mut options_here = GuestOptions::new(context).named("moving-0");
+    options_here.away = hosts[1];
+    let mut guest = Guest::launch(options_here)?;
     guest.expect_traffic()?;
     guest.attach()?;
     let traffic = Traffic::start(&guest)?;
@@ -87,19 +107,15 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     guest.expect_traffic()?;
     let announced = guest.exec("ethtool -S eth0 | sed -n 's/^ *announcements: //p'")?;
     let announced: u32 = announced.trim().parse().context("no count of announcements")?;
-    let held = |host: Host| pool::held_at(&host.pf_control());
-    let (here, there) = (held(guest.options.host)?, held(guest.options.host.other())?);
+    let (here, there) = (pool::held_on(guest.options.host)?, pool::held_on(guest.options.away)?);
     guest.ctl_ok(&["shutdown"])?;
     guest.wait(Duration::from_secs(30)).context("the guest should shut down")?;
     drop(guest);
-    let left: Vec<_> = [Host::First, Host::Second]
-        .map(|host| pool::expect_all_free_at(&host.pf_control()))
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
+    let left: Vec<_> =
+        hosts.map(pool::expect_all_free_on).into_iter().filter_map(Result::err).collect();
 
-    let after = Footprint::take()?;
-    let leaks = before.leaks(&after);
+    let footprints: Vec<_> = before.into_iter().zip(footprints()?).collect();
+    let leaks: Vec<_> = footprints.iter().flat_map(|(before, after)| before.leaks(after)).collect();
 
     let clean = traffic.expect_clean();
     let report = MigrationReport {
@@ -110,13 +126,14 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
         brownout_ms: Spread::of(&moves, "brownout_ms"),
         total_ms: Spread::of(&moves, "total_ms"),
         handed_over: moves.iter().filter_map(|report| report["handed_over"].as_u64()).sum(),
+        told_lost: moves.iter().map(|report| report["frames_lost"].as_u64()).sum(),
         sent: traffic.sent(),
         lost: traffic.lost(),
         duplicated: traffic.duplicated(),
         reordered: traffic.reordered(),
         longest_gap_ms: traffic.longest_gap_ms(),
         tcp_intact: traffic.tcp_intact(),
-        footprint: (before, after),
+        footprints,
         moves,
         traffic,
     };
@@ -142,6 +159,11 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
             ),
         ),
         check(
+            "the moves know of no frame that is lost",
+            report.told_lost == Some(0),
+            format!("{:?}", report.told_lost),
+        ),
+        check(
             "memory equal at both ends",
             !verify || report.verified == count as usize,
             format!("{} of {count} moves compared it", report.verified),
@@ -159,7 +181,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
         check(
             "nothing leaks: files and memory of the pf-controls, processes, taps, memory",
             leaks.is_empty(),
-            format!("{leaks:?}; {:?}, then {:?}", report.footprint.0, report.footprint.1),
+            format!("{leaks:?}; {:?}", report.footprints),
         ),
     ];
     Ok(Report { checks, figures: serde_json::to_value(report)? })
@@ -176,14 +198,18 @@ pub(super) struct Meeting {
 impl Meeting {
     /// Waits for `guest` on the other host, under `name`.
     pub(super) fn arrange(guest: &Guest, name: &str) -> Result<Self> {
-        let socket = PathBuf::from(format!("/run/npa/meeting-{name}.sock"));
-        let url = format!("unix:{}", socket.display());
         let mut options = guest.options.clone().named(name);
-        options.host = guest.options.host.other();
+        (options.host, options.away) = (guest.options.away, guest.options.host);
+        let url = match (options.host, options.away) {
+            (Host::Machine, _) | (_, Host::Machine) => {
+                format!("tcp:{}:{PORT}", options.host.address())
+            }
+            _ => format!("unix:/run/npa/meeting-{name}.sock"),
+        };
         options.extra = vec!["--incoming".to_owned(), url.clone()];
         let mut next = Guest::launch_only(options)?;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !socket.exists() {
+        let deadline = Instant::now() + ARRANGE_LIMIT;
+        while !next.log_tail().contains("waiting for a VM") {
             next.expect_alive()?;
             ensure!(Instant::now() < deadline, "no VM is awaited at {url}");
             std::thread::sleep(Duration::from_millis(20));

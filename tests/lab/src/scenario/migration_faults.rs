@@ -52,7 +52,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
 
     // The source's pf-control is away, so the VF cannot be given back.
     let meeting = Meeting::arrange(&guest, "daemonless")?;
-    pool::kill_daemon_at(&Host::First.pf_control())?;
+    pool::kill_daemon_on(Host::First)?;
     let error = guest.ctl_refused(&["migrate", &meeting.url])?;
     ensure!(error.contains("VF could not be given back"), "no pf-control is told as: {error}");
     drop(meeting);
@@ -64,7 +64,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     traffic.stop(&guest)?.expect_clean().context("traffic during moves that failed")?;
 
     // A guest that does not help, to a host that has no VF.
-    pool::kill_daemon_at(&Host::Second.pf_control())?;
+    pool::kill_daemon_on(Host::Second)?;
     guest.ctl_ok(&["pause"])?;
     let meeting = Meeting::arrange(&guest, "hung")?;
     guest.ctl_ok(&["migrate", &meeting.url])?;
@@ -89,7 +89,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     ensure!(!meeting.guest.wait(Duration::from_secs(15))?, "a VM without its source goes on");
     let log = meeting.guest.log_tail();
     ensure!(log.contains("closed the connection"), "a dead source is told as: {log}");
-    pool::expect_all_free_at(&Host::Second.pf_control())?;
+    pool::expect_all_free_on(Host::Second)?;
     pool::expect_all_free()
 }
 

@@ -29,7 +29,7 @@ mod unlike_hosts;
 mod vmm_death;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
@@ -71,6 +71,14 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         cards: Cards::TwoHosts,
         timeout: 400,
         run: migration::scenario,
+    },
+    Scenario {
+        name: "two-machines",
+        summary: "the same between two machines that share nothing but a wire",
+        kernels: &[Series::V6_12],
+        cards: Cards::TwoMachines,
+        timeout: 600,
+        run: migration::machines,
     },
     Scenario {
         name: "unlike-hosts",
@@ -183,7 +191,7 @@ pub(crate) static ON_ORDER: &[Scenario] = &[Scenario {
     summary: "a move is killed, cut, silenced and damaged at each of its phases: one VM runs",
     kernels: &[Series::V6_12],
     cards: Cards::TwoHosts,
-    timeout: 900,
+    timeout: 2400,
     run: fault_matrix::scenario,
 }];
 
@@ -369,6 +377,12 @@ pub(crate) fn run(arguments: &ScenarioArguments) -> Result<ExitCode> {
     }
     let passed = !report.checks.is_empty() && report.checks.iter().all(|check| check.passed);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints what the host that this runs on holds, for a scenario elsewhere.
+pub(crate) fn print_footprint(socket: &Path) -> Result<ExitCode> {
+    footprint::print(socket)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the tables.

@@ -1,23 +1,22 @@
 //! What pf-control says of its VFs, and the daemon itself.
 
+use super::host::Host;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// pf-control's socket in the lab host.
-pub(crate) const SOCKET: &str = "/run/npa/pf-control.sock";
-
 /// The VFs in the pool, as `pf-control list --json` prints them.
 pub(crate) fn vfs() -> Result<Vec<Value>> {
-    vfs_at(Path::new(SOCKET))
+    vfs_on(Host::First)
 }
 
-fn vfs_at(socket: &Path) -> Result<Vec<Value>> {
-    let output = Command::new("pf-control")
+fn vfs_on(host: Host) -> Result<Vec<Value>> {
+    let output = host
+        .nearby("pf-control")
         .args(["list", "--json", "--socket"])
-        .arg(socket)
+        .arg(host.pf_control())
         .output()
         .context("cannot run pf-control list")?;
     ensure!(
@@ -32,12 +31,12 @@ fn vfs_at(socket: &Path) -> Result<Vec<Value>> {
 
 /// Addresses of the VFs that somebody holds.
 pub(crate) fn held() -> Result<Vec<String>> {
-    held_at(Path::new(SOCKET))
+    held_on(Host::First)
 }
 
-/// The same, of the daemon behind `socket`.
-pub(crate) fn held_at(socket: &Path) -> Result<Vec<String>> {
-    Ok(vfs_at(socket)?
+/// The same, of a host's daemon.
+pub(crate) fn held_on(host: Host) -> Result<Vec<String>> {
+    Ok(vfs_on(host)?
         .iter()
         .filter(|vf| vf["state"] != "free")
         .filter_map(|vf| vf["vf"].as_str().map(str::to_owned))
@@ -46,18 +45,18 @@ pub(crate) fn held_at(socket: &Path) -> Result<Vec<String>> {
 
 /// Waits until every VF is free again.
 pub(crate) fn expect_all_free() -> Result<()> {
-    expect_all_free_at(Path::new(SOCKET))
+    expect_all_free_on(Host::First)
 }
 
-/// The same, of the daemon behind `socket`.
-pub(crate) fn expect_all_free_at(socket: &Path) -> Result<()> {
+/// The same, of a host's daemon.
+pub(crate) fn expect_all_free_on(host: Host) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let held = held_at(socket)?;
+        let held = held_on(host)?;
         if held.is_empty() {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "VFs still held: {held:?}: {:?}", vfs_at(socket)?);
+        ensure!(Instant::now() < deadline, "VFs still held: {held:?}: {:?}", vfs_on(host)?);
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -80,13 +79,33 @@ pub(super) fn daemon(socket: &Path) -> Result<rustix::process::Pid> {
     anyhow::bail!("no pf-control daemon runs")
 }
 
-/// Kills the daemon with SIGKILL and waits until it is gone.
-pub(crate) fn kill_daemon() -> Result<()> {
-    kill_daemon_at(Path::new(SOCKET))
+/// A daemon that does nothing, as long as this lives.
+pub(super) struct HeldDaemon(rustix::process::Pid);
+
+impl HeldDaemon {
+    /// Holds a host's daemon; not on another machine.
+    pub(super) fn of(host: Host) -> Result<Self> {
+        let pid = daemon(&host.pf_control())?;
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+        Ok(Self(pid))
+    }
 }
 
-/// The same, of the daemon behind `socket`.
-pub(crate) fn kill_daemon_at(socket: &Path) -> Result<()> {
+impl Drop for HeldDaemon {
+    fn drop(&mut self) {
+        // It may have been killed meanwhile.
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
+/// Kills the daemon with SIGKILL and waits until it is gone.
+pub(crate) fn kill_daemon() -> Result<()> {
+    kill_daemon_on(Host::First)
+}
+
+/// The same, of a host's daemon; not on another machine.
+pub(crate) fn kill_daemon_on(host: Host) -> Result<()> {
+    let socket = &host.pf_control();
     let pid = daemon(socket)?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -100,6 +119,9 @@ pub(crate) fn kill_daemon_at(socket: &Path) -> Result<()> {
 /// Starts the daemon again, as `lab up` does.
 pub(crate) fn restart_daemon() -> Result<()> {
     let status = Command::new("lab").arg("up").status().context("cannot run lab up")?;
-    ensure!(status.success() && Path::new(SOCKET).exists(), "pf-control did not start again");
+    ensure!(
+        status.success() && Host::First.pf_control().exists(),
+        "pf-control did not start again"
+    );
     Ok(())
 }

@@ -38,6 +38,8 @@ pub(super) enum Message {
     Go,
     /// The destination runs it.
     Running,
+    /// No more frames come to the source.
+    End,
 }
 
 impl Message {
@@ -50,6 +52,7 @@ impl Message {
             Self::State => 8,
             Self::Go => 11,
             Self::Running => 12,
+            Self::End => 13,
         }
     }
 
@@ -76,7 +79,7 @@ pub(super) enum Deed {
 /// What is done to the stream as a whole.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Manner {
-    /// The version that the source hears the destination speak.
+    /// The version that each end hears the other speak.
     pub(super) version: Option<u16>,
     /// Bytes per second from the source at most.
     pub(super) pace: Option<u64>,
@@ -121,7 +124,7 @@ impl Relay {
                 let (silent, over) = (Arc::clone(&silent), Arc::clone(&shared));
                 Ok(Way { from, to, gate, manner, silent, over })
             };
-            let forth = way(&source, &destination, forth, Manner { version: None, ..manner })?;
+            let forth = way(&source, &destination, forth, manner)?;
             let back = way(&destination, &source, back, Manner { pace: None, ..manner })?;
             let backwards = std::thread::spawn(move || back.carry());
             forth.carry();

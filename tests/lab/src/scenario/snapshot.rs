@@ -8,6 +8,7 @@ use super::pool;
 use super::traffic::Traffic;
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,17 +33,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     ensure!(again.contains("exists already"), "a snapshot over a snapshot: {again}");
 
     // A disk with no room for it.
-    let small = folder.join("small");
-    std::fs::create_dir_all(&small)?;
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=8M", "none"])
-        .arg(&small)
-        .status()
-        .context("cannot run mount")?;
-    ensure!(mounted.success(), "no small disk");
-    let full = guest.ctl_refused(&["suspend", &small.join("full").to_string_lossy()])?;
-    ensure!(full.to_lowercase().contains("no space left"), "a full disk is told as: {full}");
-    ensure!(std::fs::read_dir(&small)?.count() == 0, "a partial snapshot is left");
+    SmallDisk::mount()?.expect_too_small(&guest, "suspend")?;
     expect_vf(&guest).context("after a snapshot that failed")?;
     guest.expect_traffic()?;
 
@@ -97,4 +88,35 @@ fn refused(mut options: GuestOptions, folder: &Path, why: &str) -> Result<()> {
     let log = guest.log_tail();
     ensure!(log.contains(why), "`{why}` is not among what vmm says:\n{log}");
     Ok(())
+}
+
+/// A disk that has no room for a guest's memory.
+pub(super) struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    pub(super) fn mount() -> Result<Self> {
+        let folder = PathBuf::from("/run/npa/small");
+        std::fs::create_dir_all(&folder)?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=8M", "none"])
+            .arg(&folder)
+            .status()
+            .context("cannot run mount")?;
+        ensure!(mounted.success(), "no small disk");
+        Ok(Self(folder))
+    }
+
+    /// `vmm ctl` with `command` fails for want of room, and leaves nothing. Answers what it says.
+    pub(super) fn expect_too_small(&self, guest: &Guest, command: &str) -> Result<String> {
+        let text = guest.ctl_refused(&[command, &self.0.join("full").to_string_lossy()])?;
+        ensure!(text.to_lowercase().contains("no space left"), "a full disk is told as: {text}");
+        ensure!(std::fs::read_dir(&self.0)?.count() == 0, "a partial snapshot is left");
+        Ok(text)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
 }

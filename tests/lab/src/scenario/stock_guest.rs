@@ -38,7 +38,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     guest.expect_traffic()?;
     drop(guest);
     pool::expect_all_free()?;
-    pool::expect_all_free_at(&Host::Second.pf_control())
+    pool::expect_all_free_on(Host::Second)
 }
 
 /// `ip` in the outside world.

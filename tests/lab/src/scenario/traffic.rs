@@ -21,6 +21,8 @@ pub(crate) struct StreamReport {
     pub lost_runs: Vec<(u64, u64)>,
     pub duplicated: u64,
     pub reordered: u64,
+    /// The first of these: number, and how far behind.
+    pub late: Vec<(u64, u64)>,
     pub longest_gap_ms: f64,
     pub longest_gap_at_s: f64,
     pub bin_ms: u64,
@@ -90,7 +92,7 @@ impl TrafficReport {
         ensure!(
             self.lost() == 0 && self.duplicated() == 0 && self.reordered() == 0,
             "stream: {} sent, {} lost, {} duplicated, {} reordered (in: {}/{}/{}, out: {}/{}/{}); \
-             lost runs in {:?}, out {:?}",
+             lost runs in {:?}, out {:?}; late in {:?}, out {:?}",
             self.sent(),
             self.lost(),
             self.duplicated(),
@@ -103,6 +105,8 @@ impl TrafficReport {
             self.outside.reordered,
             self.guest.lost_runs,
             self.outside.lost_runs,
+            self.guest.late,
+            self.outside.late,
         );
         self.expect_tcp_intact()
     }

@@ -38,7 +38,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     std::thread::sleep(DWELL);
 
     // To a host without a VF: its pf-control is not there, so the VM stays emulated.
-    pool::kill_daemon_at(&Host::First.pf_control())?;
+    pool::kill_daemon_on(Host::First)?;
     guest = next;
     let (emulated, to_nothing) = move_over(guest, "unlike-2", &[])?;
     next = emulated;
@@ -59,7 +59,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     drop(back);
     pool::restart_daemon()?;
     let left: Vec<_> = [Host::First, Host::Second]
-        .map(|host| pool::expect_all_free_at(&host.pf_control()))
+        .map(pool::expect_all_free_on)
         .into_iter()
         .filter_map(Result::err)
         .collect();
@@ -124,7 +124,7 @@ fn switched(context: &Context, switches: u32) -> Result<Check> {
     let report = traffic.stop(&guest)?;
     guest.expect_traffic()?;
     drop(guest);
-    pool::expect_all_free_at(&Host::Second.pf_control())?;
+    pool::expect_all_free_on(Host::Second)?;
     Ok(Check {
         what: format!("{switches} times to the virtio function and back, no frame lost"),
         passed: report.lost() == 0 && report.reordered() == 0 && report.tcp_intact(),
@@ -161,12 +161,12 @@ fn seat(guest: &Guest) -> Result<String> {
 
 /// The second host gets the virtio function instead of its card's VFs.
 fn serve_virtio_function() -> Result<()> {
-    pool::kill_daemon_at(&Host::Second.pf_control())?;
+    pool::kill_daemon_on(Host::Second)?;
     Host::up_with_virtio_function()
 }
 
 /// The second host gets its card's VFs back.
 fn serve_vfs() -> Result<()> {
-    pool::kill_daemon_at(&Host::Second.pf_control())?;
+    pool::kill_daemon_on(Host::Second)?;
     Host::up()
 }

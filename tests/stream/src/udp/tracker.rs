@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// Sequence numbers at or above this are damage, not data: 64 Mi frames, hours of stream.
 const SEQUENCE_MAX: u64 = 64 << 20;
 
+/// Most particulars of one kind that are told.
+const RUNS_MAX: usize = 32;
+
 /// Follows the incoming sequence.
 pub(super) struct Tracker {
     start: Instant,
@@ -14,6 +17,7 @@ pub(super) struct Tracker {
     received: u64,
     duplicated: u64,
     reordered: u64,
+    late: Vec<(u64, u64)>,
     foreign: u64,
     first: Option<Instant>,
     last: Option<Instant>,
@@ -40,6 +44,8 @@ pub(super) struct Summary {
     duplicated: u64,
     /// First arrivals below a number already seen.
     reordered: u64,
+    /// The first of these: number, and how much higher the highest before it was.
+    late: Vec<(u64, u64)>,
     /// Datagrams that were not ours or were damaged.
     foreign: u64,
     /// Longest time between two arrivals, in milliseconds.
@@ -61,6 +67,7 @@ impl Tracker {
             received: 0,
             duplicated: 0,
             reordered: 0,
+            late: Vec::new(),
             foreign: 0,
             first: None,
             last: None,
@@ -87,10 +94,14 @@ impl Tracker {
         }
         self.seen[word] |= bit;
         self.received += 1;
-        if self.highest.is_some_and(|highest| sequence < highest) {
-            self.reordered += 1;
-        } else {
-            self.highest = Some(sequence);
+        match self.highest {
+            Some(highest) if sequence < highest => {
+                self.reordered += 1;
+                if self.late.len() < RUNS_MAX {
+                    self.late.push((sequence, highest - sequence));
+                }
+            }
+            _ => self.highest = Some(sequence),
         }
         if let Some(last) = self.last {
             let gap = now.saturating_duration_since(last);
@@ -120,7 +131,6 @@ impl Tracker {
     }
 
     fn lost_runs(&self, expected: u64) -> Vec<(u64, u64)> {
-        const RUNS_MAX: usize = 32;
         let seen = |sequence: u64| {
             self.seen
                 .get((sequence / 64) as usize)
@@ -150,6 +160,7 @@ impl Tracker {
             lost_runs: self.lost_runs(expected),
             duplicated: self.duplicated,
             reordered: self.reordered,
+            late: self.late,
             foreign: self.foreign,
             longest_gap_ms: self.longest_gap.as_secs_f64() * 1e3,
             longest_gap_at_s: self.longest_gap_at.as_secs_f64(),
@@ -192,6 +203,7 @@ mod tests {
     fn late_arrival_is_reordered_not_lost() {
         let summary = feed(&[0, 2, 1, 3], Some(4));
         assert_eq!((summary.lost, summary.duplicated, summary.reordered), (0, 0, 1));
+        assert_eq!(summary.late.len(), 1);
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub trait FrameBackend: AsFd + Send + 'static {
     /// Most frames that the backend holds for the guest at one time. A drain that has read this
     /// many frames has read all that were there when it began.
     fn capacity(&self) -> u32;
+
+    /// Frames for the guest that found no room in the backend, since it exists; `None` if it does
+    /// not count them.
+    fn dropped(&self) -> Option<u64>;
 }
 
 /// Offloads of received frames.

@@ -224,6 +224,10 @@ impl<B: FrameBackend> Arrivals for NetHandle<B> {
         self.worker.call(CALL_DEADLINE, |worker| worker.undelivered())
     }
 
+    fn lost(&self) -> Result<Option<u64>, CallError> {
+        self.worker.call(CALL_DEADLINE, |worker| worker.lost())
+    }
+
     fn open_after(&self, late: Vec<Arrival>, seen: Vec<Arrival>) -> Result<(), CallError> {
         self.worker.call(CALL_DEADLINE, move |worker| worker.open_after(late, &seen))
     }

@@ -7,7 +7,7 @@ use std::ffi::c_ulong;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use super::backend::{FrameBackend, ReceiveOffloads};
 use super::header::HEADER_LEN;
@@ -68,6 +68,8 @@ pub struct Tap {
     file: File,
     queue_length: u32,
     mtu: u16,
+    /// The interface's count of frames that its queue had no room for, where that can be read.
+    dropped: Option<File>,
 }
 
 impl Tap {
@@ -107,7 +109,8 @@ impl Tap {
         if set < 0 {
             return Err(failed("set the header size")(io::Error::last_os_error()));
         }
-        let mut tap = Self { file, queue_length: mtu.1, mtu: mtu.0 };
+        let dropped = File::open(format!("/sys/class/net/{name}/statistics/tx_dropped")).ok();
+        let mut tap = Self { file, queue_length: mtu.1, mtu: mtu.0, dropped };
         tap.set_receive_offloads(ReceiveOffloads::default()).map_err(failed("set offloads"))?;
         Ok(tap)
     }
@@ -142,6 +145,12 @@ impl FrameBackend for Tap {
 
     fn capacity(&self) -> u32 {
         self.queue_length
+    }
+
+    fn dropped(&self) -> Option<u64> {
+        let mut text = [0; 24];
+        let len = self.dropped.as_ref()?.read_at(&mut text, 0).ok()?;
+        std::str::from_utf8(&text[..len]).ok()?.trim().parse().ok()
     }
 }
 

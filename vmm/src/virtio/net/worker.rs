@@ -38,6 +38,8 @@ pub(super) struct NetWorker<B> {
     mode: PathMode,
     running: Option<Running>,
     pending: Pending,
+    /// Frames that `pending` had no room for.
+    overflown: u64,
     drains: Vec<Drain>,
 }
 
@@ -92,6 +94,7 @@ impl<B: FrameBackend> NetWorker<B> {
             mode: PathMode::Serving,
             running: None,
             pending: Pending::new(),
+            overflown: 0,
             drains: Vec::new(),
         }
     }
@@ -126,6 +129,7 @@ impl<B: FrameBackend> NetWorker<B> {
 
     pub(super) fn deliver(&mut self, arrivals: Vec<Arrival>) {
         let lost = self.pending.append(arrivals);
+        self.overflown += lost;
         LiveCounters::add(&self.counters.received_dropped, lost);
     }
 
@@ -133,6 +137,10 @@ impl<B: FrameBackend> NetWorker<B> {
         let since = self.pending.take();
         self.deliver(arrivals);
         self.deliver(since);
+    }
+
+    pub(super) fn lost(&self) -> Option<u64> {
+        Some(self.backend.dropped()? + self.overflown)
     }
 
     pub(super) fn undelivered(&mut self) -> usize {

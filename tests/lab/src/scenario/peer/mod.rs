@@ -131,7 +131,7 @@ impl PeerGuest {
     }
 
     fn run(&self, script: &str, limit: Duration) -> Result<String> {
-        guest::run(&self.serial, script, limit)
+        guest::run(self.host, &self.serial, script, limit)
     }
 }
 
@@ -187,13 +187,6 @@ fn qemu(context: &Context, host: Host, serial: &Path, card: Card) -> Command {
 }
 
 impl Host {
-    fn pf(self) -> &'static str {
-        match self {
-            Self::First => "eth0",
-            Self::Second => "eth2",
-        }
-    }
-
     /// Gives the VF this address; the PF then sends it what comes for that.
     fn give_vf(self, mac: &str) -> Result<()> {
         let status = self

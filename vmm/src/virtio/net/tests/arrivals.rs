@@ -97,6 +97,16 @@ fn a_card_keeps_more_than_its_wire_holds_while_its_vm_is_held() {
     assert_eq!(setup.received(0, 1), [9]);
 }
 
+/// 65,536 frames is what a card keeps.
+#[test]
+fn what_a_card_has_no_room_for_is_lost_and_counted() {
+    let setup = Setup::started();
+    assert_eq!(setup.handle.lost().unwrap(), Some(100), "the wire's own");
+    setup.handle.set_intake(Intake::Hold).unwrap();
+    setup.handle.deliver(vec![frame(1); 65_536 + 7]).unwrap();
+    assert_eq!(setup.handle.lost().unwrap(), Some(107));
+}
+
 #[test]
 fn a_card_that_came_tells_the_network() {
     let mut setup = Setup::started();

@@ -54,6 +54,10 @@ impl FrameBackend for Wire {
     fn capacity(&self) -> u32 {
         self.capacity
     }
+
+    fn dropped(&self) -> Option<u64> {
+        Some(100)
+    }
 }
 
 struct Setup {

@@ -2,14 +2,18 @@
 //! exactly one VM runs afterwards, the error says why, and the traffic of a VM that stays does not
 //! notice.
 
+mod cells;
+
 use super::guest::{Guest, GuestOptions};
 use super::host::Host;
 use super::migration::{Meeting, expect_vf};
 use super::pool;
 use super::relay::{Deed, Manner, Message, Relay};
+use super::snapshot::SmallDisk;
 use super::traffic::Traffic;
 use super::{Check, Context, Report};
 use anyhow::{Context as _, Result, bail, ensure};
+use cells::{At, CHECKING, COPYING, Cell, Hit, PHASES, Runs, cells};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -19,180 +23,6 @@ use std::time::{Duration, Instant};
 const REACH: Duration = Duration::from_secs(30);
 /// How long an end that hears nothing waits, and some more.
 const PATIENCE: Duration = Duration::from_secs(25);
-
-/// What is done while the relay holds a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hit {
-    Nothing,
-    DestinationKilled,
-    SourceKilled,
-    DaemonHereKilled,
-    DaemonThereKilled,
-}
-
-/// Who runs the VM afterwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Runs {
-    /// It stays.
-    Source,
-    /// It has moved.
-    Destination,
-    /// Nobody: the process that had it was killed.
-    Nobody,
-    /// Nobody until its operator has looked: not the destination.
-    DoubtStays,
-    /// The destination, and the source does not know.
-    DoubtMoved,
-}
-
-struct Cell {
-    fault: &'static str,
-    phase: &'static str,
-    at: Message,
-    hit: Hit,
-    deed: Deed,
-    runs: Runs,
-    /// Part of the error that the operator sees.
-    told: &'static str,
-}
-
-const fn cell(
-    fault: &'static str,
-    phase: &'static str,
-    at: Message,
-    (hit, deed): (Hit, Deed),
-    runs: Runs,
-    told: &'static str,
-) -> Cell {
-    Cell { fault, phase, at, hit, deed, runs, told }
-}
-
-const CHECKING: &str = "checking";
-const COPYING: &str = "copying";
-const STOPPED: &str = "stopped";
-const HANDING_OVER: &str = "handing over";
-const TAKEN_OVER: &str = "taken over";
-const CLOSED: &str = "closed the connection";
-
-/// In the order in which they run: those after which the VM is still here first.
-const CELLS: &[Cell] = {
-    use Deed as D;
-    use Hit as H;
-    use Message as M;
-    use Runs as R;
-    const KILLED: (Hit, Deed) = (H::DestinationKilled, D::Pass);
-    const CUT: (Hit, Deed) = (H::Nothing, D::Cut);
-    &[
-        cell(
-            "destination killed",
-            CHECKING,
-            M::Greeting,
-            (H::DestinationKilled, D::Cut),
-            R::Source,
-            CLOSED,
-        ),
-        cell("destination killed", COPYING, M::RoundEnd, KILLED, R::Source, CLOSED),
-        cell("destination killed", STOPPED, M::Final, KILLED, R::Source, CLOSED),
-        cell(
-            "destination killed",
-            HANDING_OVER,
-            M::Go,
-            (H::DestinationKilled, D::Cut),
-            R::Source,
-            CLOSED,
-        ),
-        cell(
-            "destination killed",
-            TAKEN_OVER,
-            M::Running,
-            (H::DestinationKilled, D::Cut),
-            R::Source,
-            CLOSED,
-        ),
-        cell("network cut", CHECKING, M::Greeting, CUT, R::Source, CLOSED),
-        cell("network cut", COPYING, M::RoundEnd, CUT, R::Source, CLOSED),
-        cell("network cut", STOPPED, M::Final, CUT, R::Source, CLOSED),
-        cell("network cut", HANDING_OVER, M::Go, CUT, R::Source, CLOSED),
-        cell("stream truncated", COPYING, M::Pages, (H::Nothing, D::Truncate), R::Source, CLOSED),
-        cell("stream truncated", STOPPED, M::State, (H::Nothing, D::Truncate), R::Source, CLOSED),
-        cell("bit flipped", COPYING, M::Pages, (H::Nothing, D::Flip), R::Source, "damaged"),
-        cell("bit flipped", STOPPED, M::State, (H::Nothing, D::Flip), R::Source, "damaged"),
-        cell("bit flipped", HANDING_OVER, M::Go, (H::Nothing, D::Flip), R::Source, "checksum"),
-        cell(
-            "pf-control here killed",
-            COPYING,
-            M::RoundEnd,
-            (H::DaemonHereKilled, D::Pass),
-            R::Source,
-            "could not be given back",
-        ),
-        cell(
-            "network silent",
-            COPYING,
-            M::RoundEnd,
-            (H::Nothing, D::Silence),
-            R::Source,
-            "does not answer",
-        ),
-        cell(
-            "network silent",
-            HANDING_OVER,
-            M::Go,
-            (H::Nothing, D::Silence),
-            R::DoubtStays,
-            "may run at the other end",
-        ),
-        cell(
-            "network silent",
-            TAKEN_OVER,
-            M::Running,
-            (H::Nothing, D::Silence),
-            R::DoubtMoved,
-            "may run at the other end",
-        ),
-        cell(
-            "pf-control there killed",
-            COPYING,
-            M::RoundEnd,
-            (H::DaemonThereKilled, D::Pass),
-            R::Destination,
-            "",
-        ),
-        cell(
-            "source killed",
-            TAKEN_OVER,
-            M::Running,
-            (H::SourceKilled, D::Pass),
-            R::Destination,
-            "ended the connection",
-        ),
-        cell(
-            "source killed",
-            COPYING,
-            M::RoundEnd,
-            (H::SourceKilled, D::Pass),
-            R::Nobody,
-            "ended the connection",
-        ),
-        cell(
-            "source killed",
-            STOPPED,
-            M::Final,
-            (H::SourceKilled, D::Pass),
-            R::Nobody,
-            "ended the connection",
-        ),
-        cell(
-            "source killed",
-            HANDING_OVER,
-            M::Go,
-            (H::SourceKilled, D::Cut),
-            R::Nobody,
-            "ended the connection",
-        ),
-    ]
-};
 
 /// What a cell showed.
 #[derive(Debug, Serialize)]
@@ -212,7 +42,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     let mut bench =
         Bench { context, guest: None, traffic: None, number: 0, dirty: Vec::new(), judged: 0 };
     let mut seen = Vec::new();
-    for cell in CELLS.iter().filter(|cell| cell.fault.contains(&only)) {
+    for cell in cells().iter().filter(|cell| cell.fault.contains(&only)) {
         let outcome = bench.run(cell);
         let held = outcome.is_ok();
         let told = outcome.unwrap_or_else(|error| format!("{error:#}"));
@@ -235,6 +65,13 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
         let told = outcome.unwrap_or_else(|error| format!("{error:#}"));
         let phase = if manner.pace.is_some() { COPYING } else { CHECKING };
         seen.push(Seen { fault: name, phase, runs: Runs::Source, held, told });
+    }
+    if "disk full (snapshot)".contains(&only) {
+        let outcome = bench.disk_full();
+        let held = outcome.is_ok();
+        let told = outcome.unwrap_or_else(|error| format!("{error:#}"));
+        let fault = "disk full (snapshot)";
+        seen.push(Seen { fault, phase: COPYING, runs: Runs::Source, held, told });
     }
     bench.end()?;
     print!("{}", table(&seen));
@@ -274,7 +111,7 @@ impl Bench<'_> {
         }
         Host::up()?;
         for host in [Host::First, Host::Second] {
-            pool::expect_all_free_at(&host.pf_control())?;
+            pool::expect_all_free_on(host)?;
         }
         self.number += 1;
         let name = format!("matrix-{}", self.number);
@@ -302,42 +139,78 @@ impl Bench<'_> {
     }
 
     fn run(&mut self, cell: &Cell) -> Result<String> {
-        if cell.runs != Runs::Source {
-            // From here on the VM does not stay, or stands still for long.
+        if !cell.is_harmless() {
+            // From here on the VM does not stay, or its traffic is harmed.
             self.end()?;
         }
         let guest = self.guest()?;
-        if cell.runs != Runs::Source {
+        if !cell.is_harmless() {
             self.traffic = None;
         }
+        let (here, there) = (guest.options.host, guest.options.away);
         self.number += 1;
         let mut meeting = Meeting::arrange(&guest, &format!("cell-{}", self.number))?;
-        let relay = relay(&meeting, Some(cell.at), Manner::default())?;
-        let moving = Moving::start(&guest, &relay.url(), &[])?;
-        relay.wait(REACH)?;
+        let verify: &[&str] = if cell.hit == Hit::VfReset { &["--verify"] } else { &[] };
         let mut source = Some(guest);
-        let mut destination = None;
+        let held = match cell.at {
+            At::Message(_) => None,
+            At::FallingBack => Some(pool::HeldDaemon::of(here)?),
+        };
+        let message = match cell.at {
+            At::Message(message) => Some(message),
+            At::FallingBack => None,
+        };
+        let mut relay = Some(relay(&meeting, message, Manner::default())?);
+        let moving = {
+            let (Some(guest), Some(relay)) = (&source, &relay) else { bail!("no source") };
+            let moving = Moving::start(guest, &relay.url(), verify)?;
+            match message {
+                Some(_) => relay.wait(REACH)?,
+                None => expect_phase(guest, "falling-back")?,
+            }
+            moving
+        };
         match cell.hit {
             Hit::Nothing => {}
             Hit::DestinationKilled => meeting.guest.kill_now()?,
             Hit::SourceKilled => source.take().context("no source")?.kill()?,
-            Hit::DaemonHereKilled => pool::kill_daemon_at(&Host::First.pf_control())?,
-            Hit::DaemonThereKilled => pool::kill_daemon_at(&Host::Second.pf_control())?,
+            Hit::DaemonHereKilled => pool::kill_daemon_on(here)?,
+            Hit::DaemonThereKilled => pool::kill_daemon_on(there)?,
+            Hit::GuestHung => hang(source.as_ref().context("no source")?)?,
+            Hit::VfReset => here.reset_pf()?,
         }
-        relay.go_on(cell.deed)?;
-        let (moved, told) = moving.end()?;
-        let completed = cell.runs == Runs::Destination && cell.hit != Hit::SourceKilled;
-        ensure!(moved == completed, "the operator is told of {moved}: {told}");
+        match (&relay, message, cell.deed) {
+            (Some(relay), Some(_), deed) => relay.go_on(deed)?,
+            // A relay that ends closes both connections.
+            (_, None, Deed::Cut) => relay = None,
+            _ => {}
+        }
+        drop(held);
+        let outcome = moving.end()?;
+        drop(relay);
+        self.judge(cell, source, meeting, outcome)
+    }
+
+    /// Looks at what is left after a fault.
+    fn judge(
+        &mut self,
+        cell: &Cell,
+        mut source: Option<Guest>,
+        mut meeting: Meeting,
+        (moved, told): (bool, String),
+    ) -> Result<String> {
+        let there = meeting.guest.options.host;
+        ensure!(moved == cell.succeeds(), "the operator is told of {moved}: {told}");
         ensure!(told.contains(cell.told), "the operator is told: {told}");
+        if matches!(cell.hit, Hit::DaemonHereKilled | Hit::DaemonThereKilled) {
+            Host::up()?;
+        }
         match cell.runs {
             Runs::Source => {
                 let guest = source.take().context("no source")?;
-                if cell.hit == Hit::DaemonHereKilled {
-                    pool::restart_daemon()?;
-                }
                 expect_ended(&mut meeting.guest)?;
                 expect_vf(&guest).context("the VM that stays")?;
-                pool::expect_all_free_at(&Host::Second.pf_control())?;
+                pool::expect_all_free_on(there)?;
                 self.guest = Some(guest);
             }
             Runs::Nobody => expect_ended(&mut meeting.guest)?,
@@ -353,20 +226,34 @@ impl Bench<'_> {
                 let guest = source.take().context("no source")?;
                 expect_running(&meeting.guest)?;
                 ensure!(guest.status()?["state"] != "running", "both run");
-                destination = Some(meeting.guest);
+                meeting.guest.expect_traffic().context("the VM that moved")?;
             }
             Runs::Destination => {
                 expect_running(&meeting.guest)?;
                 if let Some(mut guest) = source.take() {
                     guest.wait(Duration::from_secs(10)).context("the source does not end")?;
                 }
-                destination = Some(meeting.guest);
+                if cell.hit != Hit::GuestHung {
+                    meeting.guest.expect_traffic().context("the VM that moved")?;
+                }
+                if cell.is_harmless() {
+                    if meeting.guest.net_status()?["mode"] != "vf" {
+                        meeting.guest.attach().context("its device")?;
+                    }
+                    self.guest = Some(meeting.guest);
+                }
             }
         }
-        if let Some(guest) = destination {
-            guest.expect_traffic().context("the VM that moved")?;
-        }
         Ok(told)
+    }
+
+    /// A disk that has no room for a snapshot.
+    fn disk_full(&mut self) -> Result<String> {
+        let guest = self.guest()?;
+        let text = SmallDisk::mount()?.expect_too_small(&guest, "snapshot")?;
+        expect_vf(&guest)?;
+        self.guest = Some(guest);
+        Ok(text)
     }
 
     /// A move that is refused or given up without any hit.
@@ -395,6 +282,31 @@ fn relay(meeting: &Meeting, at: Option<Message>, manner: Manner) -> Result<Relay
 fn expect_ended(destination: &mut Guest) -> Result<()> {
     let well = destination.wait(PATIENCE).context("the destination")?;
     ensure!(!well, "the destination ended as if all were well");
+    Ok(())
+}
+
+/// The move is in `phase`, or comes to it.
+fn expect_phase(guest: &Guest, phase: &str) -> Result<()> {
+    let deadline = Instant::now() + REACH;
+    loop {
+        let view = guest.migration()?;
+        if view["progress"]["phase"] == phase {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the move does not come to {phase}: {view}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A program of the guest's takes its only CPU, from its kernel's threads too.
+fn hang(guest: &Guest) -> Result<()> {
+    guest.exec(
+        "echo -1 >/proc/sys/kernel/sched_rt_runtime_us; \
+         (sleep 0.5; exec chrt -f 99 sh -c 'while :; do :; done') >/dev/null 2>&1 </dev/null &",
+    )?;
+    std::thread::sleep(Duration::from_secs(2));
+    let answers = guest.exec_within("true", Duration::from_secs(3)).is_ok();
+    ensure!(!answers, "the guest is to hang, and does not");
     Ok(())
 }
 
@@ -436,7 +348,6 @@ impl Moving {
 
 /// A line for each fault, a column for each phase.
 fn table(seen: &[Seen]) -> String {
-    let phases = [CHECKING, COPYING, STOPPED, HANDING_OVER, TAKEN_OVER];
     let mut faults: Vec<_> = seen.iter().map(|cell| cell.fault).collect();
     faults.sort_unstable();
     faults.dedup();
@@ -444,7 +355,7 @@ fn table(seen: &[Seen]) -> String {
         let cells: String = cells.iter().map(|cell| format!(" {cell:<16}")).collect();
         format!("{first:<24}{}\n", cells.trim_end_matches(' '))
     };
-    let mut table = row("", phases.map(str::to_owned).to_vec());
+    let mut table = row("", PHASES.map(str::to_owned).to_vec());
     for fault in faults {
         let cell = |phase: &&str| {
             let found = seen.iter().find(|cell| cell.fault == fault && cell.phase == *phase);
@@ -459,7 +370,7 @@ fn table(seen: &[Seen]) -> String {
                 format!("{runs}{}", if cell.held { "" } else { " FAILED" })
             })
         };
-        table += &row(fault, phases.iter().map(cell).collect());
+        table += &row(fault, PHASES.iter().map(cell).collect());
     }
     table
 }
