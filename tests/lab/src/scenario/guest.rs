@@ -206,6 +206,15 @@ impl Guest {
         try_run(self.options.host, &self.options.socket("serial"), script, limit)
     }
 
+    /// Whether the guest's console answers so soon; nobody waits any longer.
+    pub(crate) fn answers_within(&self, limit: Duration) -> Result<bool> {
+        let seconds = limit.as_secs().max(1).to_string();
+        let mut command = self.options.host.nearby("timeout");
+        command.args([&seconds, "lab", "guest-exec"]).arg(self.options.socket("serial"));
+        let output = command.args(["--", "true"]).output().context("cannot run timeout")?;
+        Ok(output.status.success())
+    }
+
     /// `vmm ctl`, not started yet.
     pub(crate) fn ctl_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.options.host.nearby("vmm");

@@ -89,7 +89,8 @@ pub(super) struct Manner {
 pub(super) struct Relay {
     path: PathBuf,
     reached: Receiver<()>,
-    deed: Sender<Deed>,
+    /// Gone when nothing is ordered any more.
+    deed: Option<Sender<Deed>>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -132,7 +133,7 @@ impl Relay {
             Ok(())
         });
         let path = front.to_owned();
-        Ok(Self { path, reached, deed, over, thread: Some(thread) })
+        Ok(Self { path, reached, deed: Some(deed), over, thread: Some(thread) })
     }
 
     /// Where a source is to go.
@@ -147,7 +148,8 @@ impl Relay {
 
     /// Goes on.
     pub(super) fn go_on(&self, deed: Deed) -> Result<()> {
-        ensure!(self.deed.send(deed).is_ok(), "the relay has ended");
+        let sent = self.deed.as_ref().is_some_and(|orders| orders.send(deed).is_ok());
+        ensure!(sent, "the relay has ended");
         Ok(())
     }
 }
@@ -155,6 +157,8 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
+        // What it holds is let go, if nobody has said what is to become of it.
+        self.deed = None;
         // A source that never came.
         drop(UnixStream::connect(&self.path));
         if let Some(thread) = self.thread.take() {

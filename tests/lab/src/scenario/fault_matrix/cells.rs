@@ -20,7 +20,7 @@ pub(super) enum Hit {
     SourceKilled,
     DaemonHereKilled,
     DaemonThereKilled,
-    /// The guest does nothing any more but run one program.
+    /// The guest does nothing any more.
     GuestHung,
     /// The VF's rings are gone: its PF was reset.
     VfReset,
