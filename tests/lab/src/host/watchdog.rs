@@ -72,12 +72,14 @@ pub(crate) struct Watchdog {
     state: State,
     /// The last words of the lab host's kernel, when it stopped on purpose.
     last_words: Option<String>,
+    /// A CPU ran code that was not there any more.
+    stale_code: bool,
 }
 
 impl Watchdog {
     /// A run that starts now.
     pub(crate) fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, state: State::Booting { since: now }, last_words: None }
+        Self { limits, state: State::Booting { since: now }, last_words: None, stale_code: false }
     }
 
     /// Takes one event; returns the end once there is one.
@@ -159,6 +161,9 @@ impl Watchdog {
     /// A kernel that says why it stops was not lost but stopped: by us, or by a fault that we
     /// have to look at.
     fn blame(&self, what: String) -> End {
+        if self.stale_code {
+            return End::Lost(format!("{what}, after a CPU ran code that was not there any more"));
+        }
         match &self.last_words {
             Some(words) => End::Failed(format!("{what}, after its kernel said: {words}")),
             None => End::Lost(what),
@@ -168,6 +173,7 @@ impl Watchdog {
     fn listen(&mut self, line: &str) {
         const STOPS: [&str; 4] =
             ["Kernel panic", "reboot: Restarting system", "BUG: kernel", "Oops:"];
+        self.stale_code |= is_stale_code(line);
         if self.last_words.is_none() && STOPS.iter().any(|words| line.contains(words)) {
             self.last_words = Some(line.trim().to_owned());
         }
@@ -180,6 +186,13 @@ impl Watchdog {
 /// that every network request of the lab host needs. (A guest's own driver complains on its console.)
 fn is_deaf(line: &str) -> bool {
     line.contains("NETDEV WATCHDOG") && line.contains("] igb ")
+}
+
+/// Whether the kernel says that it met a breakpoint that is none of its own. It sets them only while it
+/// changes its code, and takes them away again; an emulated CPU may run one later, from what it had
+/// translated before. (A guest's kernel is on its own console.)
+fn is_stale_code(line: &str) -> bool {
+    line.contains("] Oops: int3: ")
 }
 
 #[cfg(test)]
@@ -252,6 +265,20 @@ mod tests {
             let Some(End::Failed(why)) = run.at(7, Event::Reset) else { panic!("not a failure") };
             assert!(why.contains(words), "{why}");
         }
+    }
+
+    #[test]
+    fn a_breakpoint_that_nobody_set_is_a_lost_lab_host() {
+        let oops = |kind: &str| {
+            let mut run = Run::ready();
+            let words = format!("[  493.3] Oops: {kind}: 0000 [#1] PREEMPT SMP NOPTI");
+            assert_eq!(run.at(6, Event::Console(words)), None);
+            let panic = "[  493.4] Kernel panic - not syncing: Fatal exception in interrupt";
+            assert_eq!(run.at(7, Event::Console(panic.into())), None);
+            run.at(8, Event::Reset)
+        };
+        assert!(matches!(oops("int3"), Some(End::Lost(_))));
+        assert!(matches!(oops("general protection fault"), Some(End::Failed(_))));
     }
 
     #[test]
