@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::host::cards::Cards;
 use crate::host::{self, HostOptions, Job};
 use crate::setup::{self, SetupOptions};
-use crate::{agent, bench, check, demo, guest, scenario, there, up};
+use crate::{agent, bench, check, demo, guest, hold, scenario, there, up};
 
 /// The nested-KVM lab of npa-kvm
 #[derive(Debug, Parser)]
@@ -62,6 +62,9 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Hold a VM that never runs
+    #[command(hide = true)]
+    HeldVm,
     /// Be the second machine
     #[command(hide = true)]
     SecondMachine,
@@ -128,6 +131,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::There { words } => there::run(&words),
+        Command::HeldVm => hold::run(),
         Command::SecondMachine => there::serve(),
         Command::Footprint { socket } => scenario::print_footprint(&socket),
         Command::Agent => agent::run(),

@@ -9,6 +9,7 @@ mod check;
 mod cli;
 mod demo;
 mod guest;
+mod hold;
 mod host;
 mod reports;
 mod scenario;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::hold;
 use crate::host::cards::{FIRST_MAC, OUTSIDE_MAC, SECOND_MAC};
 
 /// The bridge that carries emulated cards.
@@ -108,6 +109,7 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<ExitCode> {
         (false, false) => &FIRST,
     };
     modules()?;
+    hold::start()?;
     huge_pages()?;
     softirqs_first()?;
     physical_function(host)?;
