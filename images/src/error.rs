@@ -59,7 +59,7 @@ pub enum Error {
         /// The suite looked for.
         suite: String,
     },
-    /// QEMU is too old for its igb model.
+    /// QEMU is too old for x2APIC mode of a CPU that it emulates.
     #[error("qemu {found} is too old: x2APIC mode of an emulated CPU needs 9.0 or newer")]
     OldQemu {
         /// The installed version.

@@ -102,7 +102,7 @@ pub struct Facts {
 pub(super) struct DeviceStatus {
     /// Whether the link is up.
     pub(super) link_up: bool,
-    /// The network is to be told again where this interface is, and the device that it was.
+    /// The network is to be told where this interface is; the device asks until it hears that it was.
     pub(super) announce: bool,
 }
 

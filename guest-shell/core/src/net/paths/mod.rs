@@ -152,12 +152,12 @@ impl Paths {
             || self.vf.as_ref().is_some_and(|vf| vf.live && vf.path.is_starved())
     }
 
-    /// The counters.
+    /// The network was told where the interface is.
     pub(in crate::net) fn count_announcement(&mut self) {
         self.count(|stats| &mut stats.announcements, 1);
     }
 
-    /// The counters since the start.
+    /// The counters.
     pub(in crate::net) const fn stats(&self) -> Stats {
         self.receiver.stats
     }
