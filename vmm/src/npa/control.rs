@@ -72,11 +72,12 @@ impl Loop {
                 continue;
             }
             self.core.check_deadline(&mut state);
+            self.core.pursue(&mut state);
             let counting = state.count_asked;
             if state.work.is_some() {
                 continue;
             }
-            let deadline = state.deadline;
+            let deadline = [state.deadline, state.pursuit.due()].into_iter().flatten().min();
             drop(state);
             if counting {
                 self.executor.count_traffic();

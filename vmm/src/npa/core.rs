@@ -15,6 +15,7 @@ use super::history::{History, SwitchKind};
 use super::inject::QueueNeeds;
 use super::landing::{Registration, Residue, ShellPageError};
 use super::outcome::{SwitchError, SwitchFailure};
+use super::pursuit::Pursuit;
 use super::registers::{GuestRegisters, OfferRegisters, RegisterView, RegisterWrite};
 use super::switch::{GuestHalf, Next, Phase, Switch, SwitchEvent, Verdict, Work, transition};
 use crate::virtio::PathCounters;
@@ -122,6 +123,8 @@ pub(super) struct State {
     pub(super) release_pending: bool,
     /// The device was on a VF before something else needed it emulated; it gets one back.
     pub(super) wants_vf: bool,
+    /// When it is tried again to give it that VF.
+    pub(super) pursuit: Pursuit,
     /// A VF wrote to guest memory in ways that the guest has not marked.
     pub(super) unmarked: bool,
     /// Something else needs the device emulated: no attach until that is over.
@@ -177,6 +180,7 @@ impl Core {
                 plugin: None,
                 release_pending: false,
                 wants_vf: false,
+                pursuit: Pursuit::default(),
                 unmarked: false,
                 reserved: false,
                 stop: false,
@@ -284,8 +288,18 @@ impl Core {
         if to.is_settled() || turned_back {
             state.offer = OfferRegisters::default();
         }
+        if to == Phase::Active {
+            state.wants_vf = false;
+            state.pursuit = Pursuit::default();
+        }
         if to.at_rest() && !from.at_rest() {
             state.last_failure = state.failure.take();
+            if let Some(failure) = &state.last_failure
+                && state.wants_vf
+                && failure.may_pass()
+            {
+                state.pursuit.put_off(self.timing.retry);
+            }
             let reason = state.last_failure.as_ref().map(ToString::to_string);
             state.history.end(now - state.switch_since, reason);
             state.ended += 1;
@@ -303,6 +317,17 @@ impl Core {
             let limit = self.timing.of(half);
             let why = SwitchFailure::Deadline { half, limit };
             self.apply(state, SwitchEvent::Deadline, Some(why));
+        }
+    }
+
+    /// Tries again to give the device the VF that it wants, if it is time.
+    pub(super) fn pursue(&self, state: &mut State) {
+        if !state.pursuit.take(Instant::now()) || !state.wants_vf || state.reserved {
+            return;
+        }
+        if self.apply(state, SwitchEvent::Attach, None).verdict != Verdict::Taken {
+            // The shell is not there at present, or a switch is under way.
+            state.pursuit.put_off(self.timing.retry);
         }
     }
 

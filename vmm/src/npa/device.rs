@@ -17,6 +17,7 @@ use super::control::Control;
 use super::core::{Core, Timing};
 use super::hardware::VfPool;
 use super::outcome::{SwitchError, pool_ready};
+use super::pursuit::Pursuit;
 use super::registers::RegisterWrite;
 use super::switch::{Phase, SwitchEvent};
 use super::window::{Window, WindowError};
@@ -119,7 +120,11 @@ impl Acceleration {
     /// [`SwitchError::PoolAway`] before anything was changed; [`SwitchError::Forced`] when the
     /// guest did not take part, and the VF is back all the same.
     pub fn detach(&self) -> Result<(), SwitchError> {
-        self.core.lock().wants_vf = false;
+        {
+            let mut state = self.core.lock();
+            state.wants_vf = false;
+            state.pursuit = Pursuit::default();
+        }
         self.detach_until(|_| false)
     }
 
@@ -157,7 +162,11 @@ impl Acceleration {
     /// # Errors
     /// [`SwitchError`]; the device then is as it was, and may be attached again.
     pub fn fall_back(&self) -> Result<FellBack, SwitchError> {
-        self.core.lock().reserved = true;
+        {
+            let mut state = self.core.lock();
+            state.reserved = true;
+            state.pursuit = Pursuit::default();
+        }
         let outcome = loop {
             match self.detach_until(Phase::is_settled) {
                 Ok(()) | Err(SwitchError::Forced(_)) => break Ok(true),
@@ -193,7 +202,8 @@ impl Acceleration {
     /// from, gets one if there is one. Answers whether it did.
     ///
     /// # Errors
-    /// [`SwitchError`] of the attach; the device works on, emulated, and gets a VF where it moves to.
+    /// [`SwitchError`] of the attach; the device works on, emulated. It is tried again by itself,
+    /// ever more rarely, unless the guest refused; and it gets a VF where it moves to.
     pub fn take_up(&self) -> Result<bool, SwitchError> {
         let wanted = {
             let mut state = self.core.lock();
@@ -203,9 +213,16 @@ impl Acceleration {
         if wanted {
             // The VF of before may still be on its way back.
             let attached = self.core.wait_for_rest().and_then(|()| self.attach());
-            // A host that has none is perhaps left again.
-            self.core.lock().wants_vf = attached.is_err();
-            attached?;
+            if let Err(error) = attached {
+                let mut state = self.core.lock();
+                state.wants_vf = true;
+                if error.may_pass() {
+                    state.pursuit = Pursuit::default();
+                    state.pursuit.put_off(self.core.timing.retry);
+                    self.core.wake();
+                }
+                return Err(error);
+            }
         }
         Ok(wanted)
     }

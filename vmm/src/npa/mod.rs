@@ -17,6 +17,7 @@ pub mod landing;
 mod operator;
 mod outcome;
 pub mod pool;
+mod pursuit;
 pub mod registers;
 mod saved;
 pub mod switch;

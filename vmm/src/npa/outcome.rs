@@ -90,6 +90,14 @@ pub enum SwitchFailure {
     GuestReset,
 }
 
+impl SwitchFailure {
+    /// Whether the same attach may succeed later: a slow guest may have caught up, a VF may have
+    /// become free. A guest that says no is not asked again.
+    pub(super) fn may_pass(&self) -> bool {
+        !matches!(self, Self::Guest { .. })
+    }
+}
+
 fn guest_error(error: GuestError) -> &'static str {
     match error {
         GuestError::Unspecified => "no reason given",
@@ -147,6 +155,20 @@ pub enum SwitchError {
 }
 
 impl SwitchError {
+    /// Whether the same attach may succeed later without anybody else asking for it.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            // Whoever reserved the device sees to it.
+            Self::AlreadyAttached | Self::NotAttached | Self::Reserved => false,
+            Self::AttachFailed(failure) | Self::Forced(failure) => failure.may_pass(),
+            Self::NotRegistered
+            | Self::Busy
+            | Self::GuestNotClean
+            | Self::PoolAway(_)
+            | Self::TimedOut(_) => true,
+        }
+    }
+
     /// The error for a refused request.
     pub(super) fn refused(refusal: Refusal) -> Self {
         match refusal {

@@ -156,3 +156,35 @@ fn a_landing_outside_ram_is_refused() {
         assert!(matches!(error, StateError::Unsuitable { .. }), "{error}");
     }
 }
+
+#[test]
+fn a_device_that_found_no_vf_gets_one_as_soon_as_there_is_one() {
+    let mut guest = marking();
+    guest.during(|device| device.attach()).unwrap();
+    guest.during(|device| device.fall_back()).unwrap();
+    guest.world.lock().unwrap().daemon_away = true;
+    assert!(guest.during(|device| device.take_up()).is_err());
+    assert_eq!(guest.view().state, State::Emulated);
+    guest.world.lock().unwrap().daemon_away = false;
+    guest.until(State::Active);
+    // What the operator takes away stays away.
+    guest.during(|device| device.detach()).unwrap();
+    std::thread::sleep(3 * timing().retry);
+    guest.act();
+    assert_eq!(guest.view().state, State::Emulated);
+}
+
+#[test]
+fn a_device_that_waits_for_a_vf_does_not_take_one_while_it_is_reserved() {
+    let mut guest = marking();
+    guest.during(|device| device.attach()).unwrap();
+    guest.during(|device| device.fall_back()).unwrap();
+    guest.world.lock().unwrap().daemon_away = true;
+    assert!(guest.during(|device| device.take_up()).is_err());
+    assert!(!guest.during(|device| device.fall_back()).unwrap().had_vf);
+    guest.world.lock().unwrap().daemon_away = false;
+    std::thread::sleep(3 * timing().retry);
+    guest.act();
+    assert_eq!(guest.view().state, State::Emulated);
+    assert!(guest.during(|device| device.take_up()).unwrap());
+}
