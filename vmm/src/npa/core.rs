@@ -298,7 +298,7 @@ impl Core {
                 && state.wants_vf
                 && failure.may_pass()
             {
-                state.pursuit.put_off(self.timing.retry);
+                state.pursuit.put_off(now, self.timing.retry);
             }
             let reason = state.last_failure.as_ref().map(ToString::to_string);
             state.history.end(now - state.switch_since, reason);
@@ -322,12 +322,13 @@ impl Core {
 
     /// Tries again to give the device the VF that it wants, if it is time.
     pub(super) fn pursue(&self, state: &mut State) {
-        if !state.pursuit.take(Instant::now()) || !state.wants_vf || state.reserved {
+        let now = Instant::now();
+        if !state.pursuit.take(now) || !state.wants_vf || state.reserved {
             return;
         }
         if self.apply(state, SwitchEvent::Attach, None).verdict != Verdict::Taken {
             // The shell is not there at present, or a switch is under way.
-            state.pursuit.put_off(self.timing.retry);
+            state.pursuit.put_off(now, self.timing.retry);
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use npa_abi::pci::{
     CAP_ID_VENDOR, CAP_MAGIC, CAP_VENDOR_ID, DEAD_BYTE, NPA_BAR, NPA_BAR_SIZE,
@@ -215,10 +216,11 @@ impl Acceleration {
             let attached = self.core.wait_for_rest().and_then(|()| self.attach());
             if let Err(error) = attached {
                 let mut state = self.core.lock();
-                state.wants_vf = true;
+                // It may have been attached meanwhile, by the operator.
+                state.wants_vf = state.switch.phase() != Phase::Active;
                 if error.may_pass() {
                     state.pursuit = Pursuit::default();
-                    state.pursuit.put_off(self.core.timing.retry);
+                    state.pursuit.put_off(Instant::now(), self.core.timing.retry);
                     self.core.wake();
                 }
                 return Err(error);

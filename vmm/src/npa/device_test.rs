@@ -157,6 +157,22 @@ fn a_guest_that_fails_gets_its_emulated_path_back() {
 }
 
 #[test]
+fn a_guest_that_refused_is_not_asked_again() {
+    let mut guest = Guest::registered();
+    guest.during(|device| device.attach()).unwrap();
+    guest.during(|device| device.fall_back()).unwrap();
+    let (state, host_done) = TURNS[0];
+    guest.fails_in = Some(seen(state, host_done));
+    assert!(guest.during(|device| device.take_up()).is_err());
+    guest.fails_in = None;
+    guest.take_log();
+    std::thread::sleep(5 * timing().retry);
+    guest.act();
+    assert!(!guest.take_log().contains(&"acquire"));
+    assert_usable(&mut guest);
+}
+
+#[test]
 fn every_failing_step_of_the_host_leaves_the_device_emulated() {
     for step in
         ["acquire", "open", "init", "load-plugin", "data", "wire", "pf-init", "activate", "drain"]

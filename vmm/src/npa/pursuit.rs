@@ -14,9 +14,9 @@ pub(super) struct Pursuit {
 }
 
 impl Pursuit {
-    /// An attempt failed, the first pause being `pause`: the next one comes later than this one did.
-    pub(super) fn put_off(&mut self, pause: Duration) {
-        self.due = Some(Instant::now() + self.pause(pause));
+    /// An attempt failed at `now`. The pause before the next is `first`, doubled for each earlier failure.
+    pub(super) fn put_off(&mut self, now: Instant, first: Duration) {
+        self.due = Some(now + self.pause(first));
         self.failed = self.failed.saturating_add(1);
     }
 
@@ -44,10 +44,11 @@ mod tests {
     #[test]
     fn pauses_double_up_to_half_a_minute() {
         let mut pursuit = Pursuit::default();
+        let now = Instant::now();
         let mut pauses = Vec::new();
         for _ in 0..8 {
             pauses.push(pursuit.pause(SECOND).as_secs());
-            pursuit.put_off(SECOND);
+            pursuit.put_off(now, SECOND);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 32, 32]);
     }
@@ -57,7 +58,7 @@ mod tests {
         let mut pursuit = Pursuit::default();
         let now = Instant::now();
         assert!(!pursuit.take(now));
-        pursuit.put_off(SECOND);
+        pursuit.put_off(now, SECOND);
         assert!(!pursuit.take(now), "not yet");
         assert!(pursuit.take(now + 2 * SECOND));
         assert!(!pursuit.take(now + 2 * SECOND));
