@@ -146,19 +146,19 @@ impl<'a, O: NetOs> Scope<'a, O> {
             self.broken = true;
             return;
         };
-        let pieces = pieces.as_slice();
+        let all = pieces.as_slice();
         if *accelerated {
-            for piece in pieces {
+            for piece in all {
                 self.os.rx_mark(piece.handle, piece.offset, piece.length);
             }
         }
         if frame.flags & RX_DISCARD != 0 {
-            receiver.discard(self.os, pieces);
+            receiver.discard(self.os, all);
             return;
         }
-        if pieces.first().is_none_or(|first| first.length < ETHERNET_HEADER) {
+        if all.first().is_none_or(|first| first.length < ETHERNET_HEADER) {
             // Too short for its header: the sender's fault, not the plugin's.
-            receiver.reject(self.os, *accelerated, pieces);
+            receiver.reject(self.os, *accelerated, all);
             return;
         }
         receiver.take(self.os, &meta(frame, *accelerated), pieces);

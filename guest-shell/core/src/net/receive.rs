@@ -1,5 +1,6 @@
 //! What becomes of a received frame: delivered, or its buffers freed. Never touches a ring.
 
+use super::callbacks::Pieces;
 use super::group::{GroupHistory, frame_key};
 use super::stats::Stats;
 use crate::os::{NetOs, RxMeta, RxPiece};
@@ -33,6 +34,10 @@ pub(super) struct Receiver {
     mac: [u8; 6],
     open: bool,
     watch: Watch,
+    /// The next frame waits for [`Receiver::open_gate`].
+    gate_shut: bool,
+    /// The frame that waits. One is enough: the path is asked for one.
+    waiting: Option<(RxMeta, Pieces)>,
     /// When the present or last VF's ring went live.
     appeared: u64,
     from_emulated: GroupHistory,
@@ -48,8 +53,17 @@ impl Receiver {
             from_emulated.free(os);
             return None;
         };
-        let (open, watch, stats) = (false, Watch::Off, Stats::default());
-        Some(Self { mac, open, watch, appeared: 0, from_emulated, from_vf, stats })
+        Some(Self {
+            mac,
+            open: false,
+            watch: Watch::Off,
+            gate_shut: false,
+            waiting: None,
+            appeared: 0,
+            from_emulated,
+            from_vf,
+            stats: Stats::default(),
+        })
     }
 
     pub(super) fn free(self, os: &impl NetOs) {
@@ -95,6 +109,19 @@ impl Receiver {
         };
     }
 
+    /// Keeps the emulated path's next frame back, to look first at what is to come before it.
+    pub(super) fn shut_gate(&mut self) {
+        self.gate_shut = true;
+    }
+
+    /// Delivers the frame that was kept back, if there is one.
+    pub(super) fn open_gate<O: NetOs>(&mut self, os: &O) {
+        self.gate_shut = false;
+        if let Some((meta, pieces)) = self.waiting.take() {
+            self.take(os, &meta, pieces);
+        }
+    }
+
     /// A path gave back a damaged frame.
     pub(super) fn count_error(&mut self, accelerated: bool) {
         let path = if accelerated { &mut self.stats.vf } else { &mut self.stats.emulated };
@@ -114,7 +141,12 @@ impl Receiver {
     }
 
     /// Takes a frame that a path indicated, with its buffers.
-    pub(super) fn take<O: NetOs>(&mut self, os: &O, meta: &RxMeta, pieces: &[RxPiece]) {
+    pub(super) fn take<O: NetOs>(&mut self, os: &O, meta: &RxMeta, pieces: Pieces) {
+        if self.gate_shut && !meta.accelerated && self.waiting.is_none() {
+            self.waiting = Some((*meta, pieces));
+            return;
+        }
+        let pieces = pieces.as_slice();
         if !self.open {
             self.stats.rx_closed = self.stats.rx_closed.wrapping_add(1);
             return free_all(os, pieces);

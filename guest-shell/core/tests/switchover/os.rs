@@ -29,6 +29,8 @@ pub(crate) struct World {
     pub(crate) tx_given_up: u64,
     /// Frames that reached the stack, in order.
     pub(crate) delivered: Vec<Vec<u8>>,
+    /// Revokes the VF once this many frames more were delivered: within a poll.
+    pub(crate) revoke_after: Option<usize>,
     pub(crate) stopped: bool,
     pub(crate) poll_wanted: bool,
     pub(crate) event_wanted: bool,
@@ -68,6 +70,7 @@ impl FakeOs {
                 tx_sent: 0,
                 tx_given_up: 0,
                 delivered: Vec::new(),
+                revoke_after: None,
                 stopped: false,
                 poll_wanted: false,
                 event_wanted: false,
@@ -319,7 +322,16 @@ impl NetOs for FakeOs {
         for piece in pieces {
             self.rx_free(piece.handle);
         }
-        self.locked().delivered.push(bytes);
+        let mut world = self.locked();
+        world.delivered.push(bytes);
+        world.revoke_after = match world.revoke_after {
+            Some(1) => {
+                world.host.revoke();
+                world.host.emulated.receive(usize::MAX);
+                None
+            }
+            left => left.map(|left| left - 1),
+        };
     }
 
     fn tx_done(&self, handle: TxHandle, sent: bool) {

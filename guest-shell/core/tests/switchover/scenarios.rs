@@ -103,6 +103,23 @@ fn revoke_with_frames_everywhere() {
 }
 
 #[test]
+fn a_revoke_within_a_poll_reorders_nothing() {
+    for after in 1..60 {
+        let mut guest = Guest::start();
+        guest.attach();
+        guest.unicast(150);
+        // 100 are in the VF's ring; the rest comes to the emulated path once the VF is revoked.
+        guest.os().world().host.vf.receive(100);
+        guest.os().world().revoke_after = Some(after);
+        guest.settle();
+        assert_eq!(guest.os().world().host.view.state, State::Emulated);
+        guest.check_received(false);
+        assert_eq!(guest.shell.stats().revokes, 1);
+        guest.stop();
+    }
+}
+
+#[test]
 fn a_reset_vf_is_set_up_again() {
     let mut guest = Guest::start();
     guest.attach();

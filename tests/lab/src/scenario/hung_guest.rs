@@ -31,7 +31,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     guest.expect_traffic()?;
     let report = traffic.stop(&guest)?;
     // While the guest stood still its queues ran over: loss is its own. Its order is not.
-    ensure!(report.reordered() == 0, "{} frames reordered by the revoke", report.reordered());
+    ensure!(report.reordered() == 0, "reordered by the revoke: {}", report.particulars());
     report.expect_tcp_intact()?;
 
     // Never answers an offer.

@@ -91,24 +91,33 @@ impl TrafficReport {
         );
         ensure!(
             self.lost() == 0 && self.duplicated() == 0 && self.reordered() == 0,
-            "stream: {} sent, {} lost, {} duplicated, {} reordered (in: {}/{}/{}, out: {}/{}/{}); \
-             lost runs in {:?}, out {:?}; late in {:?}, out {:?}",
-            self.sent(),
-            self.lost(),
-            self.duplicated(),
-            self.reordered(),
-            self.guest.lost,
-            self.guest.duplicated,
-            self.guest.reordered,
-            self.outside.lost,
-            self.outside.duplicated,
-            self.outside.reordered,
-            self.guest.lost_runs,
-            self.outside.lost_runs,
-            self.guest.late,
-            self.outside.late,
+            "{}",
+            self.particulars()
         );
         self.expect_tcp_intact()
+    }
+
+    /// What became of the stream, in one line: enough to see when and on which way it broke.
+    pub(crate) fn particulars(&self) -> String {
+        let end = |end: &StreamReport| {
+            format!(
+                "{} received, {} lost {:?}, {} duplicated, {} reordered {:?}, longest gap {} ms at {} s",
+                end.received,
+                end.lost,
+                end.lost_runs,
+                end.duplicated,
+                end.reordered,
+                end.late,
+                end.longest_gap_ms,
+                end.longest_gap_at_s
+            )
+        };
+        format!(
+            "stream: {} sent; into the guest: {}; out of it: {}",
+            self.sent(),
+            end(&self.guest),
+            end(&self.outside)
+        )
     }
 
     /// Fails unless the TCP transfer was intact.
