@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use super::backend::FrameBackend;
 use super::config::MacAddress;
@@ -86,24 +87,67 @@ pub(super) fn discard_all(backend: &impl FrameBackend) -> u64 {
     read_all(backend).len() as u64
 }
 
-/// `frames` without those of `seen`, each of which stands for one of its equals: a network that
-/// floods has given both hosts a copy.
-pub(super) fn without<'a>(
-    frames: Vec<Arrival>,
-    seen: impl IntoIterator<Item = &'a Arrival>,
-) -> Vec<Arrival> {
-    let mut counts: HashMap<&[u8], usize> = HashMap::new();
-    for frame in seen {
-        *counts.entry(frame.as_slice()).or_default() += 1;
-    }
-    let is_new = |frame: &Arrival| match counts.get_mut(frame.as_slice()) {
-        Some(count) if *count > 0 => {
-            *count -= 1;
-            false
+/// How much later than the source's copy of a frame this host's may come: the way through the
+/// switches and queues of a host that is busy with the move.
+const STRAGGLING: Duration = Duration::from_millis(250);
+
+/// Frames that the source has handed over, each of which stands for one copy that a network that
+/// floods gives this host too.
+pub(super) struct Copies {
+    expected: HashMap<Arrival, usize>,
+    met: bool,
+}
+
+impl Copies {
+    /// Expects a copy of each of `frames`.
+    pub(super) fn of<'a>(frames: impl IntoIterator<Item = &'a Arrival>) -> Self {
+        let mut expected = HashMap::new();
+        for frame in frames {
+            *expected.entry(frame.clone()).or_default() += 1;
         }
-        _ => true,
-    };
-    frames.into_iter().filter(is_new).collect()
+        Self { expected, met: false }
+    }
+
+    /// `frames` without copies.
+    pub(super) fn strip(&mut self, mut frames: Vec<Arrival>) -> Vec<Arrival> {
+        frames.retain(|frame| match self.expected.get_mut(frame.as_slice()) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                self.met = true;
+                false
+            }
+            _ => true,
+        });
+        frames
+    }
+
+    /// What of `latest` may still be on its way here at `now`: `None` where no copy has come, since
+    /// then the network does not flood, and a frame that is like an earlier one is a frame.
+    pub(super) fn stragglers(mut self, latest: &[Arrival], now: Instant) -> Option<Stragglers> {
+        if !self.met {
+            return None;
+        }
+        self.expected.retain(|frame, count| *count > 0 && latest.contains(frame));
+        (!self.expected.is_empty()).then_some(Stragglers { copies: self, until: now + STRAGGLING })
+    }
+}
+
+/// Copies that are still expected, for a moment.
+pub(super) struct Stragglers {
+    copies: Copies,
+    until: Instant,
+}
+
+impl Stragglers {
+    /// `frames` without copies.
+    pub(super) fn strip(&mut self, frames: Vec<Arrival>) -> Vec<Arrival> {
+        self.copies.strip(frames)
+    }
+
+    /// Whether none is expected any more.
+    pub(super) fn are_over(&self, now: Instant) -> bool {
+        now >= self.until
+    }
 }
 
 /// Sends a reverse ARP request for `mac` (RFC 903), by which switches learn where it is; no host
@@ -134,8 +178,25 @@ mod tests {
     fn copies_are_dropped_one_for_one() {
         let frame = |tag: u8| vec![tag; 20];
         let held = vec![frame(1), frame(2), frame(1), frame(3), frame(1)];
-        let left = without(held, &[frame(1), frame(1), frame(9)]);
-        assert_eq!(left, [frame(2), frame(3), frame(1)]);
+        let mut copies = Copies::of(&[frame(1), frame(1), frame(9)]);
+        assert_eq!(copies.strip(held), [frame(2), frame(3), frame(1)]);
+    }
+
+    #[test]
+    fn only_the_latest_frames_have_stragglers_and_only_where_the_network_floods() {
+        let frame = |tag: u8| vec![tag; 20];
+        let now = Instant::now();
+        let (seen, late) = ([frame(1)], [frame(2), frame(3), frame(3)]);
+        let expected = || Copies::of(late.iter().chain(&seen));
+        let mut copies = expected();
+        assert_eq!(copies.strip(vec![frame(4)]).len(), 1);
+        assert!(copies.stragglers(&late, now).is_none(), "no copy has come");
+        let mut copies = expected();
+        assert!(copies.strip(vec![frame(2)]).is_empty());
+        let mut stragglers = copies.stragglers(&late, now).unwrap();
+        let arrived = vec![frame(1), frame(3), frame(2), frame(3), frame(3)];
+        assert_eq!(stragglers.strip(arrived), [frame(1), frame(2), frame(3)]);
+        assert!(!stragglers.are_over(now) && stragglers.are_over(now + STRAGGLING));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::num::Wrapping;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::epoll::EventSet;
@@ -14,7 +15,7 @@ use super::backend::FrameBackend;
 use super::config::{self, MacAddress};
 use super::control::{Command, ControlQueue, Verdict};
 use super::header::{HEADER_LEN, LONGEST};
-use super::intake::{self, Pending};
+use super::intake::{self, Copies, Pending, Stragglers};
 use super::receive::{ReceiveQueue, Received};
 use super::transmit::{Sent, TransmitQueue};
 use crate::virtio::arrivals::{Arrival, Intake};
@@ -40,6 +41,8 @@ pub(super) struct NetWorker<B> {
     pending: Pending,
     /// Frames that `pending` had no room for.
     overflown: u64,
+    /// Copies of handed-over frames that may still come.
+    stragglers: Option<Stragglers>,
     drains: Vec<Drain>,
 }
 
@@ -95,6 +98,7 @@ impl<B: FrameBackend> NetWorker<B> {
             running: None,
             pending: Pending::new(),
             overflown: 0,
+            stragglers: None,
             drains: Vec::new(),
         }
     }
@@ -148,11 +152,24 @@ impl<B: FrameBackend> NetWorker<B> {
     }
 
     pub(super) fn open_after(&mut self, late: Vec<Arrival>, seen: &[Arrival]) {
-        let held = intake::read_all(&self.backend);
-        let held = intake::without(held, late.iter().chain(seen));
+        let mut copies = Copies::of(late.iter().chain(seen));
+        let held = copies.strip(intake::read_all(&self.backend));
+        self.stragglers = copies.stragglers(&late, Instant::now());
         self.deliver(late);
         self.deliver(held);
         self.pending.intake = Intake::Open;
+    }
+
+    /// For a moment after the intake was opened: takes what has arrived, less copies of what the
+    /// source has handed over.
+    fn drop_stragglers(&mut self) {
+        if self.pending.intake == Intake::Open
+            && let Some(mut stragglers) = self.stragglers.take()
+        {
+            let arrived = stragglers.strip(intake::read_all(&self.backend));
+            self.deliver(arrived);
+            self.stragglers = Some(stragglers).filter(|some| !some.are_over(Instant::now()));
+        }
     }
 
     pub(super) fn announce(&mut self, mac: MacAddress) {
@@ -225,6 +242,7 @@ impl<B: FrameBackend> NetWorker<B> {
     }
 
     fn receive(&mut self) -> Result<Progress, QueueError> {
+        self.drop_stragglers();
         let Some(running) = &mut self.running else { return Ok(Progress::Idle) };
         let fd = self.backend.as_fd().as_raw_fd();
         Ok(match running.receive.run(fd, &mut self.pending, self.mode, &self.counters)? {

@@ -44,6 +44,21 @@ fn each_frame_comes_once_and_in_order() {
     assert_eq!(setup.received(2, 4), [5, 6, 7, 8]);
 }
 
+/// This host's copy of the source's last frame comes when all is open already.
+#[test]
+fn a_copy_that_comes_too_late_is_dropped() {
+    let mut setup = Setup::started();
+    setup.handle.set_intake(Intake::Hold).unwrap();
+    setup.arrive(&unicast(1, 64));
+    setup.handle.open_after(vec![frame(1), frame(2)], Vec::new()).unwrap();
+    setup.arrive(&unicast(2, 64));
+    // One copy is expected, so the second is a frame like any other.
+    setup.arrive(&unicast(2, 64));
+    setup.arrive(&unicast(3, 64));
+    setup.offer(0, 16, 2048);
+    assert_eq!(setup.received(0, 4), [1, 2, 2, 3]);
+}
+
 #[test]
 fn what_a_held_card_did_not_get_is_collected_oldest_first() {
     let mut setup = Setup::started();
