@@ -17,6 +17,8 @@ pub mod pool;
 #[cfg(feature = "daemon")]
 pub mod server;
 #[cfg(feature = "daemon")]
+pub mod state;
+#[cfg(feature = "daemon")]
 pub mod switch;
 #[cfg(feature = "daemon")]
 pub mod vendor;

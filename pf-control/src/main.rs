@@ -1,11 +1,16 @@
-//! `pf-control`: serve a host's VFs to VMMs, and look at them.
+//! `pf-control`: serve a host's VFs to VMMs, look at them, and empty a PF for maintenance.
+
+mod drain;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use pf_control::client::Client;
+use pf_control::lease::LeaseState;
 use pf_control::ops::{PciAddress, Request, VfEntry};
+use pf_control::pool::FaultPoint;
 use pf_control::server;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -27,6 +32,16 @@ enum Command {
     Serve(Serve),
     /// Show the VFs, who holds them, and their state.
     List(List),
+    /// Print each VF, then each that changes, one JSON object per line.
+    Watch(At),
+    /// Empty a PF for maintenance: its VFs are given to nobody, VMs on them go on elsewhere.
+    /// Ends when none is held any more.
+    Drain(drain::Drain),
+    /// End a PF's maintenance.
+    Enable(drain::Enable),
+    /// Print the names of the points at which `serve --die-at` can die.
+    #[command(hide = true)]
+    FaultPoints,
     /// Carry out operations read from standard input, one JSON object per line, and print each
     /// answer as one line. This process holds the leases that it acquires.
     #[command(hide = true)]
@@ -44,6 +59,13 @@ struct At {
 struct Serve {
     #[command(flatten)]
     at: At,
+    /// Where leases and maintenance are kept; by default beside the socket, as `<socket>.db`.
+    /// Maintenance outlives a reboot only if this file does.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Die by SIGKILL at this point, for tests.
+    #[arg(long, value_name = "POINT", hide = true)]
+    die_at: Option<FaultPoint>,
     /// Network interface of a PF; may be given several times.
     #[arg(long = "pf", value_name = "INTERFACE", requires = "vfs")]
     #[arg(required_unless_present = "functions")]
@@ -82,6 +104,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::List(args) => list(&args),
+        Command::Watch(at) => watch(&at),
+        Command::Drain(args) => args.run(),
+        Command::Enable(args) => args.run(),
+        Command::FaultPoints => fault_points(),
         Command::Call(at) => call(&at),
     };
     match outcome {
@@ -94,9 +120,10 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: Serve) -> anyhow::Result<()> {
-    let Serve { at, pfs, vfs, functions, uplink, bridge } = args;
+    let Serve { at: At { socket }, state, die_at, pfs, vfs, functions, uplink, bridge } = args;
+    let state = state.unwrap_or_else(|| socket.with_extension("db"));
     let vfs = vfs.unwrap_or(0);
-    let config = server::Config { socket: at.socket, pfs, vfs, functions, uplink, bridge };
+    let config = server::Config { socket, state, die_at, pfs, vfs, functions, uplink, bridge };
     Ok(server::serve(&config)?)
 }
 
@@ -112,25 +139,48 @@ fn list(args: &List) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn watch(at: &At) -> anyhow::Result<()> {
+    let written = Client::new(&at.socket).follow(|entry| {
+        let Some(entry) = entry else { return ControlFlow::Continue(()) };
+        let mut out = io::stdout().lock();
+        let written = serde_json::to_writer(&mut out, &entry).map_err(io::Error::from);
+        match written.and_then(|()| writeln!(out)).and_then(|()| out.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    })?;
+    // Whoever read the lines has had enough.
+    if written.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(written.into()) }
+}
+
+fn fault_points() -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for point in FaultPoint::all() {
+        writeln!(out, "{point}")?;
+    }
+    Ok(())
+}
+
 fn print(out: &mut impl Write, entries: &[VfEntry]) -> io::Result<()> {
     writeln!(
         out,
-        "{:<13} {:<10} {:<12} {:<18} {:>8}  {:<24} FAULT",
+        "{:<13} {:<10} {:<20} {:<18} {:>8}  {:<24} FAULT",
         "VF", "PF", "STATE", "MAC", "PID", "VM/DEVICE"
     )?;
     for entry in entries {
         let pid = entry.owner_pid.map_or("-".to_owned(), |pid| pid.to_string());
-        let holder = match (&entry.vm, &entry.device) {
-            (Some(vm), Some(device)) => format!("{vm}/{device}"),
-            (Some(name), None) | (None, Some(name)) => name.clone(),
-            (None, None) => "-".to_owned(),
+        let holder = drain::holder(entry).unwrap_or_else(|| "-".to_owned());
+        let state = match (entry.maintenance, entry.state) {
+            (true, LeaseState::Free) => "maintenance".to_owned(),
+            (true, state) => format!("{state}, maintenance"),
+            (false, state) => state.to_string(),
         };
         writeln!(
             out,
-            "{:<13} {:<10} {:<12} {:<18} {pid:>8}  {holder:<24} {}",
+            "{:<13} {:<10} {:<20} {:<18} {pid:>8}  {holder:<24} {}",
             entry.vf.to_string(),
             entry.pf,
-            entry.state.to_string(),
+            state,
             entry.mac.to_string(),
             entry.fault.as_deref().unwrap_or("-"),
         )?;

@@ -86,3 +86,28 @@ fn an_answer_of_something_else_is_a_protocol_error() {
     let (_dir, client) = serve("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello");
     assert!(matches!(client.list(), Err(ClientError::Protocol { .. })));
 }
+
+fn follow(answer: &'static str) -> Result<(), ClientError> {
+    let (_dir, client) = serve(answer);
+    client.follow(|_| ControlFlow::<()>::Continue(()))
+}
+
+#[test]
+fn a_stream_that_makes_no_sense_is_an_error() {
+    let error = follow("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{]\n").unwrap_err();
+    assert!(matches!(error, ClientError::Protocol { .. }), "{error}");
+    let error = follow("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n\n\n\n").unwrap_err();
+    assert!(matches!(error, ClientError::Died { .. }), "{error}");
+    let error = follow("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap_err();
+    assert!(matches!(error, ClientError::Protocol { .. } | ClientError::Died { .. }), "{error}");
+}
+
+#[test]
+fn a_stream_that_falls_silent_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let client = Client::new(socket).with_deadline(Duration::from_millis(50));
+    let error = client.follow(|_| ControlFlow::<()>::Continue(())).unwrap_err();
+    assert!(matches!(error, ClientError::TimedOut { .. }), "{error}");
+}

@@ -13,6 +13,7 @@ use crate::ops::{
     Supported, VfEntry,
 };
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +69,43 @@ impl Client {
     /// [`ClientError`].
     pub fn list(&self) -> Result<Vec<VfEntry>, ClientError> {
         self.get("/v1/vfs")
+    }
+
+    /// Follows the inventory: `each` gets every VF that this process may see, then each that
+    /// changes, and now and then `None`, so that it can break off.
+    ///
+    /// # Errors
+    /// [`ClientError`], once the daemon has ended or been silent for long.
+    pub fn follow<B>(
+        &self,
+        mut each: impl FnMut(Option<VfEntry>) -> ControlFlow<B>,
+    ) -> Result<B, ClientError> {
+        transport::follow(&self.socket, self.deadline, "/v1/events", |line| {
+            let entry = match line {
+                [] => None,
+                line => Some(serde_json::from_slice(line).map_err(|error| {
+                    ClientError::Protocol { reason: format!("an event makes no sense: {error}") }
+                })?),
+            };
+            Ok(each(entry))
+        })
+    }
+
+    /// Puts the PF behind the interface `pf` into maintenance: its VFs are given to nobody, and
+    /// VMMs are asked for those that they hold. Answers these. May be repeated.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] unless this process is root's or the daemon's user's.
+    pub fn drain(&self, pf: &str) -> Result<Vec<VfEntry>, ClientError> {
+        transport::post(&self.socket, self.deadline, &format!("/v1/pfs/{pf}/drain"))
+    }
+
+    /// Ends a PF's maintenance.
+    ///
+    /// # Errors
+    /// As [`Client::drain`].
+    pub fn enable(&self, pf: &str) -> Result<Vec<VfEntry>, ClientError> {
+        transport::post(&self.socket, self.deadline, &format!("/v1/pfs/{pf}/enable"))
     }
 
     /// Carries out any operation of the table.

@@ -3,12 +3,13 @@
 use super::ClientError;
 use crate::ops::{OpError, Reply, Request as OpRequest};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use std::future::Future;
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -38,17 +39,65 @@ pub(super) fn get<T: for<'a> Deserialize<'a>>(
     run(deadline, path, exchange(socket, path, Request::get(path), Vec::new()))
 }
 
+/// Posts an empty request.
+pub(super) fn post<T: for<'a> Deserialize<'a>>(
+    socket: &Path,
+    deadline: Duration,
+    path: &str,
+) -> Result<T, ClientError> {
+    run(deadline, path, exchange(socket, path, Request::post(path), Vec::new()))
+}
+
+/// Follows a document that never ends, line by line, until `line` breaks off, the daemon ends, or
+/// nothing comes for as long as `silence`.
+pub(super) fn follow<B>(
+    socket: &Path,
+    silence: Duration,
+    path: &str,
+    mut line: impl FnMut(&[u8]) -> Result<ControlFlow<B>, ClientError>,
+) -> Result<B, ClientError> {
+    let died = |reason: String| ClientError::Died { call: path.to_owned(), reason };
+    runtime()?.block_on(async {
+        let timed_out = |_| ClientError::TimedOut { call: path.to_owned(), after: silence };
+        let answer = send(socket, path, Request::get(path), Vec::new());
+        let answer = tokio::time::timeout(silence, answer).await.map_err(timed_out)??;
+        let status = answer.status();
+        let mut body = answer.into_body();
+        let mut text = Vec::new();
+        loop {
+            let frame = tokio::time::timeout(silence, body.frame()).await.map_err(timed_out)?;
+            let Some(frame) = frame else { return Err(died("the daemon has ended".to_owned())) };
+            let frame = frame.map_err(|error| died(error.to_string()))?;
+            text.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            if !status.is_success() || text.len() > MAX_ANSWER {
+                return decode::<()>(status, &text)
+                    .and(Err(ClientError::Protocol { reason: "an endless line".to_owned() }));
+            }
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                let rest = text.split_off(end + 1);
+                let whole = std::mem::replace(&mut text, rest);
+                if let ControlFlow::Break(value) = line(&whole[..end])? {
+                    return Ok(value);
+                }
+            }
+        }
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, ClientError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ClientError::Protocol { reason: error.to_string() })
+}
+
 /// Runs `future` on this thread, at most until the deadline.
 fn run<T>(
     deadline: Duration,
     call: &str,
     future: impl Future<Output = Result<T, ClientError>>,
 ) -> Result<T, ClientError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| ClientError::Protocol { reason: error.to_string() })?;
-    runtime
+    runtime()?
         .block_on(async { tokio::time::timeout(deadline, future).await })
         .unwrap_or_else(|_| Err(ClientError::TimedOut { call: call.to_owned(), after: deadline }))
 }
@@ -59,6 +108,22 @@ async fn exchange<T: for<'a> Deserialize<'a>>(
     request: hyper::http::request::Builder,
     body: Vec<u8>,
 ) -> Result<T, ClientError> {
+    let answer = send(socket, call, request, body).await?;
+    let status = answer.status();
+    let bytes = Limited::new(answer.into_body(), MAX_ANSWER)
+        .collect()
+        .await
+        .map_err(|error| ClientError::Died { call: call.to_owned(), reason: error.to_string() })?
+        .to_bytes();
+    decode(status, &bytes)
+}
+
+async fn send(
+    socket: &Path,
+    call: &str,
+    request: hyper::http::request::Builder,
+    body: Vec<u8>,
+) -> Result<hyper::Response<Incoming>, ClientError> {
     let died = |reason: String| ClientError::Died { call: call.to_owned(), reason };
     let stream = UnixStream::connect(socket).await.map_err(|source| {
         let socket = socket.to_owned();
@@ -75,14 +140,7 @@ async fn exchange<T: for<'a> Deserialize<'a>>(
         .header("host", "localhost")
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| ClientError::Protocol { reason: error.to_string() })?;
-    let answer = sender.send_request(request).await.map_err(|error| died(error.to_string()))?;
-    let status = answer.status();
-    let bytes = Limited::new(answer.into_body(), MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(|error| died(error.to_string()))?
-        .to_bytes();
-    decode(status, &bytes)
+    sender.send_request(request).await.map_err(|error| died(error.to_string()))
 }
 
 /// A success carries `T`, everything else an [`OpError`].

@@ -83,6 +83,22 @@ impl LeaseState {
         [Self::Free, Self::Acquired, Self::Initialised, Self::Active, Self::Quiesced, Self::Failed];
 }
 
+impl LeaseEffect {
+    /// All effects.
+    pub const ALL: [Self; 10] = [
+        Self::SetPlaceholder,
+        Self::PrepareQueues,
+        Self::MoveMacToVf,
+        Self::SettleUplink,
+        Self::ForwardToUplink,
+        Self::ForwardToPort,
+        Self::MoveMacBack,
+        Self::AwaitClosed,
+        Self::ResetVf,
+        Self::ForgetForwarding,
+    ];
+}
+
 impl LeaseEvent {
     /// All events.
     pub const ALL: [Self; 7] = [
@@ -105,6 +121,23 @@ impl fmt::Display for LeaseState {
             Self::Active => "active",
             Self::Quiesced => "quiesced",
             Self::Failed => "failed",
+        })
+    }
+}
+
+impl fmt::Display for LeaseEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SetPlaceholder => "set-placeholder",
+            Self::PrepareQueues => "prepare-queues",
+            Self::MoveMacToVf => "move-mac-to-vf",
+            Self::SettleUplink => "settle-uplink",
+            Self::ForwardToUplink => "forward-to-uplink",
+            Self::ForwardToPort => "forward-to-port",
+            Self::MoveMacBack => "move-mac-back",
+            Self::AwaitClosed => "await-closed",
+            Self::ResetVf => "reset-vf",
+            Self::ForgetForwarding => "forget-forwarding",
         })
     }
 }

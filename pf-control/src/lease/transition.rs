@@ -46,6 +46,7 @@ pub const fn transition(state: LeaseState, event: LeaseEvent) -> Result<Next, Re
         (Active, LeaseEvent::Quiesce) => (Quiesced, &[ForwardToPort, MoveMacBack]),
 
         // A caller whose reply got lost asks again and gets the same answer.
+        (Initialised, LeaseEvent::Init) => (Initialised, &[PrepareQueues]),
         (Active, LeaseEvent::Activate) => (Active, &[]),
         (Quiesced, LeaseEvent::Quiesce) => (Quiesced, &[]),
 

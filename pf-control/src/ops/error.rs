@@ -16,12 +16,13 @@ pub enum OpError {
     },
     /// Every suitable VF is held.
     #[error(
-        "no VF is free: {held} of {total} suitable ones are held; detach a VM or serve more (--vfs)"
+        "no VF is free: {held} of {total} suitable ones are held or in maintenance; detach a VM, serve more \
+         (--vfs), or end the maintenance (enable)"
     )]
     NoVfFree {
         /// VFs that would do.
         total: u32,
-        /// How many of them are held or out of order.
+        /// How many of them are held, out of order or in maintenance.
         held: u32,
     },
     /// No VF of the pool could ever do what is asked.
@@ -44,6 +45,9 @@ pub enum OpError {
         /// Who holds it.
         owner_pid: u32,
     },
+    /// The caller may hold leases, and no more.
+    #[error("only root, or the daemon's own user, may do that")]
+    NotAdmin,
     /// The operation is not legal in the lease's state.
     #[error("'{}' is not legal while the lease is {state}; release is always legal", op.name())]
     WrongState {

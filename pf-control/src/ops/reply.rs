@@ -122,6 +122,8 @@ pub struct VfEntry {
     pub device: Option<String>,
     /// Why it is [`LeaseState::Failed`].
     pub fault: Option<String>,
+    /// Its PF is in maintenance: it is given to nobody, and wanted back from who holds it.
+    pub maintenance: bool,
 }
 
 /// The answer to [`Request::IsSupported`](super::Request::IsSupported).

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(10);
 
 impl Pool {
-    /// Takes a free VF that can do what is asked, for the process `pid`.
+    /// Takes a free VF that can do what is asked, for the process `pid`. One that asks again for
+    /// the same device, since the answer got lost, gets the same VF.
     ///
     /// # Errors
     /// [`OpError::Invalid`], [`OpError::Unsuitable`] when none will ever do,
@@ -23,6 +24,9 @@ impl Pool {
         check(request)?;
         let owner = self.owner(pid)?;
         let suitable = self.suitable(request)?;
+        if let Some(slot) = acquired_before(&suitable, request, pid) {
+            return describe(slot);
+        }
         let (slot, guard) = self.wait_for_free(&suitable)?;
         *slot.lease() = Lease {
             owner: Some(owner),
@@ -41,7 +45,7 @@ impl Pool {
             // The caller has no handle to release.
             self.free(slot, &guard);
         }
-        self.write_journal();
+        self.record(slot);
         acquired
     }
 
@@ -58,18 +62,14 @@ impl Pool {
     /// Takes back the VFs of processes that have ended, and tries again to clean those that
     /// could not be cleaned. Returns at once for a VF with an operation going on.
     pub fn reap(&self) {
-        let mut changed = false;
         for slot in &self.slots {
             if abandoned(slot)
                 && let Some(guard) = slot.try_begin()
                 && abandoned(slot)
             {
                 self.free(slot, &guard);
-                changed = true;
+                self.record(slot);
             }
-        }
-        if changed {
-            self.write_journal();
         }
     }
 
@@ -118,7 +118,8 @@ impl Pool {
         loop {
             self.reap();
             let mut in_transit = false;
-            for slot in suitable {
+            let usable = suitable.iter().filter(|slot| !self.is_in_maintenance(slot));
+            for slot in usable {
                 match slot.try_begin() {
                     Some(guard) if slot.lease().state == LeaseState::Free => {
                         return Ok((*slot, guard));
@@ -145,7 +146,31 @@ impl Pool {
 fn abandoned(slot: &Slot) -> bool {
     let lease = slot.lease();
     lease.state != LeaseState::Free
-        && lease.owner.as_ref().is_none_or(|owner| process::has_ended(&owner.ended))
+        && (lease.owner.as_ref().is_none_or(|owner| process::has_ended(&owner.ended))
+            || lease.orphan_at.is_some_and(|at| Instant::now() >= at))
+}
+
+/// The VF that the process has acquired for this device, and nothing more: its answer got lost.
+fn acquired_before<'a>(
+    suitable: &[&'a Arc<Slot>],
+    request: &AcquireRequest,
+    pid: u32,
+) -> Option<&'a Arc<Slot>> {
+    let same = |lease: &Lease| {
+        lease.owner.as_ref().is_some_and(|owner| owner.pid == pid)
+            && lease.vm.as_ref() == Some(&request.vm)
+            && lease.device.as_ref() == Some(&request.device)
+    };
+    suitable.iter().copied().filter(|slot| same(&slot.lease())).find(|slot| {
+        // What is going on with it may be the acquire whose answer got lost.
+        let _guard = slot.begin();
+        let mut lease = slot.lease();
+        let again = lease.state == LeaseState::Acquired && same(&lease);
+        if again {
+            lease.orphan_at = None;
+        }
+        again
+    })
 }
 
 fn check(request: &AcquireRequest) -> Result<(), OpError> {

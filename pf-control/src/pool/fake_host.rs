@@ -1,46 +1,59 @@
 //! A fake PF, switch and VFIO for the pool's tests. They write down what was asked of them, in
 //! order, and refuse on command.
 
-use super::{Host, Journal, Pool};
+use super::{FaultPoints, Host, Pool};
 use crate::inventory::{InventoryError, Occupancy, ProcessTable, Vf};
 use crate::netlink::NetlinkError;
 use crate::ops::{DeviceClass, MacAddr, Op, PciIds, Rings, Vectors};
+use crate::state::Store;
 use crate::switch::{Switch, SwitchError};
 use crate::vendor::{PfModule, Uplink, VendorError, VfDescription};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-pub(super) const PF_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 1, 2, 3]);
-pub(super) const VM_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
-pub(super) const UPLINK: u32 = 2;
+pub(crate) const PF_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 1, 2, 3]);
+pub(crate) const VM_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
+pub(crate) const UPLINK: u32 = 2;
+/// What the fake switch calls it.
+pub(crate) const UPLINK_PORT: &str = "uplink";
 
 #[derive(Default)]
-pub(super) struct World {
+pub(crate) struct World {
     /// What was asked, in order.
-    pub(super) log: Vec<String>,
+    pub(crate) log: Vec<String>,
     /// VF addresses.
-    pub(super) macs: HashMap<u32, MacAddr>,
+    pub(crate) macs: HashMap<u32, MacAddr>,
     /// The kernel does not know them.
-    pub(super) addressless: bool,
+    pub(crate) addressless: bool,
     /// Forwarding entries: where, and whether fixed.
-    pub(super) fdb: HashMap<MacAddr, (String, bool)>,
+    pub(crate) fdb: HashMap<MacAddr, (String, bool)>,
     /// Open groups and who has them open.
-    pub(super) open: HashMap<u32, u32>,
+    pub(crate) open: HashMap<u32, u32>,
     /// Steps that fail, by their first word in the log.
-    pub(super) broken: HashSet<&'static str>,
+    pub(crate) broken: HashSet<&'static str>,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct FakeHost(Arc<Mutex<World>>);
+pub(crate) struct FakeHost(Arc<Mutex<World>>);
 
 impl FakeHost {
-    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.0.lock().unwrap()
     }
 
     /// A pool of `vfs` VFs on this host; IOMMU groups count from 20.
-    pub(super) fn pool(&self, vfs: u32, journal: &std::path::Path) -> Pool {
+    pub(crate) fn pool(&self, vfs: u32, store: &std::path::Path) -> Pool {
+        self.mortal_pool(vfs, store, FaultPoints::default())
+    }
+
+    /// The same, of a daemon that dies at a point.
+    pub(crate) fn mortal_pool(
+        &self,
+        vfs: u32,
+        store: &std::path::Path,
+        faults: FaultPoints,
+    ) -> Pool {
         let module: Arc<dyn PfModule> = Arc::new(FakePfModule { host: self.clone() });
         let vf = |index: u32| Vf {
             address: format!("0000:01:10.{}", 2 * index).parse().unwrap(),
@@ -52,9 +65,10 @@ impl FakeHost {
             switch: Box::new(self.clone()),
             occupancy: Box::new(self.clone()),
             processes: ProcessTable::default(),
+            faults,
         };
         let vfs = (0..vfs).map(|index| (vf(index), Arc::clone(&module))).collect();
-        Pool::new(host, vfs, Journal::at(journal))
+        Pool::new(host, vfs, Store::open(store, "boot").unwrap()).unwrap()
     }
 
     fn ask(&self, step: &'static str, rest: String) -> io::Result<()> {
@@ -64,7 +78,7 @@ impl FakeHost {
     }
 
     /// The log since the last call.
-    pub(super) fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         std::mem::take(&mut self.world().log)
     }
 }
@@ -144,7 +158,7 @@ impl Switch for FakeHost {
 
     fn forward_to_uplink(&self, mac: MacAddr, _uplink: u32) -> Result<(), SwitchError> {
         self.ask("uplink", mac.to_string()).map_err(netlink)?;
-        self.world().fdb.insert(mac, ("uplink".into(), true));
+        self.world().fdb.insert(mac, (UPLINK_PORT.into(), true));
         Ok(())
     }
 

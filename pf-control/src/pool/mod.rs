@@ -5,27 +5,36 @@
 //! goes through is decided by [`crate::lease::transition`] alone.
 
 mod acquire;
-mod journal;
+mod fault_point;
+mod maintenance;
 mod operations;
 mod reconcile;
 mod settle;
 mod slot;
 
 #[cfg(test)]
-mod fake_host;
+mod death_test;
+#[cfg(test)]
+pub(crate) mod fake_host;
 #[cfg(test)]
 mod pool_test;
+#[cfg(test)]
+mod rollback_test;
 
-pub use journal::{Journal, JournalError};
+pub use fault_point::{FaultPoint, FaultPoints, ParseFaultPointError, Step};
 pub use slot::{Owner, Slot};
 
 use crate::inventory::{Occupancy, ProcessTable, Vf};
+use crate::lease::LeaseState;
 use crate::ops::{LeaseId, Op, OpError, VfEntry, with_causes};
+use crate::state::{LeaseRecord, StateError, Store};
 use crate::switch::Switch;
 use crate::vendor::PfModule;
 use slot::Lease;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long a released VF may take to be closed by its user. The kernel resets it on the way,
 /// which takes about 0.1 s.
@@ -35,6 +44,10 @@ const CLOSE_POLL: Duration = Duration::from_millis(5);
 /// How long an acquire waits for a VF that is just being released.
 const ACQUIRE_DEADLINE: Duration = Duration::from_millis(2500);
 
+/// How long a VF that was acquired of a daemon that died is kept for its owner, who may not have
+/// heard of it. A VMM that has goes on within a few seconds: its guest's patience is shorter.
+const ORPHAN_AFTER: Duration = Duration::from_secs(15);
+
 /// The host that the pool works on: real in the daemon, fake in tests.
 pub struct Host {
     /// The software switch.
@@ -43,23 +56,38 @@ pub struct Host {
     pub occupancy: Box<dyn Occupancy>,
     /// The processes.
     pub processes: ProcessTable,
+    /// Where the daemon is to die, in tests.
+    pub faults: FaultPoints,
 }
 
 /// All VFs that the daemon serves.
 pub struct Pool {
     host: Host,
     slots: Vec<Arc<Slot>>,
-    journal: Journal,
+    store: Store,
+    /// The PFs whose VFs are given to nobody, by their interfaces' names.
+    maintenance: RwLock<BTreeSet<String>>,
+    /// Counts what changes in the inventory.
+    changes: watch::Sender<u64>,
 }
 
 impl Pool {
     /// A pool of the given VFs, each with its PF's module; then whatever a former daemon left is
     /// adopted or cleaned.
-    pub fn new(host: Host, vfs: Vec<(Vf, Arc<dyn PfModule>)>, journal: Journal) -> Self {
+    ///
+    /// # Errors
+    /// [`StateError`] when the store cannot be read.
+    pub fn new(
+        host: Host,
+        vfs: Vec<(Vf, Arc<dyn PfModule>)>,
+        store: Store,
+    ) -> Result<Self, StateError> {
         let slots = vfs.into_iter().map(|(vf, module)| Arc::new(Slot::new(vf, module))).collect();
-        let pool = Self { host, slots, journal };
-        pool.reconcile();
-        pool
+        let maintenance = RwLock::new(store.maintenance()?);
+        let changes = watch::Sender::new(0);
+        let pool = Self { host, slots, store, maintenance, changes };
+        pool.reconcile(pool.store.leases()?);
+        Ok(pool)
     }
 
     /// The VFs.
@@ -69,7 +97,10 @@ impl Pool {
 
     /// The inventory, for people.
     pub fn list(&self) -> Vec<VfEntry> {
-        self.slots.iter().map(|slot| slot.entry()).collect()
+        self.slots
+            .iter()
+            .map(|slot| VfEntry { maintenance: self.is_in_maintenance(slot), ..slot.entry() })
+            .collect()
     }
 
     /// The VF of a lease that `pid` holds.
@@ -86,13 +117,43 @@ impl Pool {
         }
     }
 
-    /// Writes down who holds what, for a later daemon. A failure costs only names and ports after
+    /// Writes down who holds a VF, for a later daemon. A failure costs only names and ports after
     /// a crash, since the kernel knows the rest; so it is reported and nothing more.
-    fn write_journal(&self) {
-        if let Err(error) = self.journal.write(self.slots.iter().map(|slot| &**slot)) {
-            tracing::warn!(error = with_causes(&error), "the journal was not written");
+    fn record(&self, slot: &Slot) {
+        self.host.faults.reach(FaultPoint::Before(Step::Record));
+        if let Err(error) = self.store.record(slot.vf.address, record(slot).as_ref()) {
+            let error = with_causes(&error);
+            tracing::warn!(vf = %slot.vf.address, error, "the lease was not written down");
         }
+        self.host.faults.reach(FaultPoint::After(Step::Record));
+        self.changed();
     }
+
+    /// A count that moves on whenever the inventory changes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// What of a slot's lease a later daemon is to know.
+fn record(slot: &Slot) -> Option<LeaseRecord> {
+    let lease = slot.lease();
+    if lease.state == LeaseState::Free && lease.owner.is_none() {
+        return None;
+    }
+    Some(LeaseRecord {
+        state: lease.state,
+        pid: lease.owner.as_ref().map(|owner| owner.pid),
+        start_time: lease.owner.as_ref().map(|owner| owner.start_time),
+        vm: lease.vm.clone(),
+        device: lease.device.clone(),
+        mac: lease.mac,
+        port: lease.port.clone(),
+    })
 }
 
 /// The operations that every module serves.

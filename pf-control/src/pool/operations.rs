@@ -23,7 +23,8 @@ impl Pool {
                 let slot = self.held(*lease, pid)?;
                 let _guard = slot.begin();
                 // A refused init must not replace the rings of the one that was granted.
-                if slot.lease().state == LeaseState::Acquired {
+                let state = slot.lease().state;
+                if matches!(state, LeaseState::Acquired | LeaseState::Initialised) {
                     slot.lease().rings.clone_from(rings);
                 }
                 self.step(slot, op, LeaseEvent::Init)
@@ -111,7 +112,10 @@ impl Pool {
         }
         Supported {
             vfs: of_class().count() as u32,
-            free: of_class().filter(|slot| slot.lease().state == LeaseState::Free).count() as u32,
+            free: of_class()
+                .filter(|slot| slot.lease().state == LeaseState::Free)
+                .filter(|slot| !self.is_in_maintenance(slot))
+                .count() as u32,
             ops,
         }
     }
@@ -119,7 +123,7 @@ impl Pool {
     /// Takes a lease through an event. The caller holds the slot's guard.
     fn step(&self, slot: &Slot, op: Op, event: LeaseEvent) -> Result<Reply, OpError> {
         let outcome = slot.advance(event, &self.host);
-        self.write_journal();
+        self.record(slot);
         match outcome {
             Ok(()) => Ok(Reply::Done),
             Err(Advance::Refused(refused)) => Err(OpError::WrongState { op, state: refused.state }),
@@ -143,13 +147,12 @@ impl Pool {
             lease.port = Some(port.to_owned());
             drop(lease);
             // Written before anything moves: a daemon that dies now leaves a trace of the port.
-            self.write_journal();
+            self.record(slot);
         }
         self.step(slot, Op::Activate, LeaseEvent::Activate)
     }
 
-    /// The same order as an activation: the VF takes the new address, then the switch sends
-    /// there, then the old address goes the emulated way.
+    /// The old address goes the emulated way, the VF takes the new one, the switch sends there.
     fn set_mac(&self, slot: &Slot, mac: MacAddr) -> Result<Reply, OpError> {
         let (state, old, port) = {
             let lease = slot.lease();
@@ -164,20 +167,20 @@ impl Pool {
         self.check_mac(slot, mac)?;
         let step = "changing the address";
         let uplink = slot.module.uplink().map_err(|error| vendor_error(step, error))?;
+        let failed = |error| switch_error(step, &error);
+        let switch = &self.host.switch;
+        // The VF takes one address, so its old one goes the emulated way before it is left.
+        if let Some(old) = old {
+            switch.forward_to_port(old, port.as_deref()).map_err(failed)?;
+        }
         slot.module.set_vf_mac(slot.vf.index, mac).map_err(|error| vendor_error(step, error))?;
         slot.lease().mac = Some(mac);
-        self.write_journal();
-        let switch = &self.host.switch;
-        switch
+        let outcome = switch
             .forward_to_uplink(mac, uplink.index)
-            .and_then(|()| {
-                old.map_or(Ok(()), |old| {
-                    switch.forward_to_port(old, port.as_deref())?;
-                    switch.forget(old, uplink.index)
-                })
-            })
-            .map_err(|error| switch_error(step, &error))?;
-        Ok(Reply::Done)
+            .and_then(|()| old.map_or(Ok(()), |old| switch.forget(old, uplink.index)));
+        // Last: until then a later daemon sees by the record which address to forget.
+        self.record(slot);
+        outcome.map(|()| Reply::Done).map_err(failed)
     }
 
     fn check_mac(&self, slot: &Slot, mac: MacAddr) -> Result<(), OpError> {

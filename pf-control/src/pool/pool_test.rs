@@ -4,24 +4,23 @@ use super::fake_host::{FakeHost, PF_MAC, VM_MAC};
 use super::*;
 use crate::lease::LeaseState;
 use crate::ops::{AcquireRequest, Acquired, DeviceClass, MacAddr, Reply, Request, Ring, Rings};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
 
 /// A process that lives until it is dropped, to hold leases.
-struct Vmm(Child);
+pub(super) struct Vmm(Child);
 
 impl Vmm {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self(Command::new("cat").stdin(Stdio::piped()).spawn().unwrap())
     }
 
-    fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
@@ -33,47 +32,56 @@ impl Drop for Vmm {
     }
 }
 
-struct Bench {
-    host: FakeHost,
+pub(super) struct Bench {
+    pub(super) host: FakeHost,
     dir: TempDir,
-    pool: Pool,
-    vmm: Vmm,
+    pub(super) pool: Pool,
+    pub(super) vmm: Vmm,
 }
 
 impl Bench {
-    fn new(vfs: u32) -> Self {
+    pub(super) fn new(vfs: u32) -> Self {
         let host = FakeHost::default();
         let dir = tempfile::tempdir().unwrap();
-        let pool = host.pool(vfs, &dir.path().join("journal"));
+        let pool = host.pool(vfs, &dir.path().join("store"));
         host.log();
         Self { host, dir, pool, vmm: Vmm::start() }
     }
 
-    fn journal(&self) -> PathBuf {
-        self.dir.path().join("journal")
+    /// The daemon dies and is started again, with the store `name`.
+    fn restart_with(&mut self, vfs: u32, name: &str) {
+        let (host, path) = (self.host.clone(), self.dir.path().join(name));
+        // A dead daemon has no store open.
+        let nothing = FakeHost::default().pool(0, &self.dir.path().join("nothing"));
+        drop(std::mem::replace(&mut self.pool, nothing));
+        self.pool = host.pool(vfs, &path);
     }
 
-    fn acquire(&self) -> Result<Acquired, OpError> {
+    fn restart(&mut self, vfs: u32) {
+        self.restart_with(vfs, "store");
+    }
+
+    pub(super) fn acquire(&self) -> Result<Acquired, OpError> {
         self.pool.acquire(&request(), self.vmm.pid())
     }
 
-    fn call(&self, request: Request) -> Result<Reply, OpError> {
+    pub(super) fn call(&self, request: Request) -> Result<Reply, OpError> {
         self.pool.carry_out(&request, self.vmm.pid())
     }
 
-    fn active(&self) -> LeaseId {
+    pub(super) fn active(&self) -> LeaseId {
         let lease = self.acquire().unwrap().lease;
         self.call(Request::Init { lease, rings: Rings::default() }).unwrap();
         self.call(activate(lease)).unwrap();
         lease
     }
 
-    fn state(&self) -> LeaseState {
+    pub(super) fn state(&self) -> LeaseState {
         self.pool.list()[0].state
     }
 }
 
-fn request() -> AcquireRequest {
+pub(super) fn request() -> AcquireRequest {
     AcquireRequest {
         vm: "vm1".into(),
         device: "net0".into(),
@@ -83,7 +91,7 @@ fn request() -> AcquireRequest {
     }
 }
 
-fn activate(lease: LeaseId) -> Request {
+pub(super) fn activate(lease: LeaseId) -> Request {
     Request::Activate { lease, mac: VM_MAC, port: "tap0".into() }
 }
 
@@ -93,7 +101,7 @@ const PLACEHOLDER: MacAddr = MacAddr([0x02, 0x4e, 1, 2, 3, 0]);
 fn fresh_vfs_are_put_under_their_placeholders() {
     let host = FakeHost::default();
     let dir = tempfile::tempdir().unwrap();
-    let pool = host.pool(2, &dir.path().join("journal"));
+    let pool = host.pool(2, &dir.path().join("store"));
     assert!(pool.list().iter().all(|entry| entry.state == LeaseState::Free));
     assert_eq!(host.world().macs[&0], PLACEHOLDER);
     assert_ne!(host.world().macs[&1], PLACEHOLDER);
@@ -181,9 +189,12 @@ fn a_handle_that_names_nothing_is_refused() {
 #[test]
 fn a_full_pool_is_told_from_an_unsuitable_one() {
     let bench = Bench::new(2);
+    let stranger = Vmm::start();
     bench.acquire().unwrap();
-    bench.acquire().unwrap();
-    assert_eq!(bench.acquire(), Err(OpError::NoVfFree { total: 2, held: 2 }));
+    bench.pool.acquire(&request(), stranger.pid()).unwrap();
+    let third = AcquireRequest { device: "net3".into(), ..request() };
+    let refused = bench.pool.acquire(&third, bench.vmm.pid());
+    assert_eq!(refused, Err(OpError::NoVfFree { total: 2, held: 2 }));
     for bad in [
         AcquireRequest { class: DeviceClass::Crypto, ..request() },
         AcquireRequest { mtu: 9000, ..request() },
@@ -247,7 +258,7 @@ fn an_address_or_port_that_cannot_be_is_refused_before_anything_moves() {
 }
 
 #[test]
-fn a_changed_address_is_taken_before_the_old_one_is_left() {
+fn an_old_address_goes_the_emulated_way_before_the_vf_leaves_it() {
     let bench = Bench::new(1);
     let lease = bench.active();
     bench.host.log();
@@ -255,8 +266,13 @@ fn a_changed_address_is_taken_before_the_old_one_is_left() {
     bench.call(Request::SetMac { lease, mac }).unwrap();
     let log = bench.host.log();
     assert_eq!(
-        log[..3],
-        [format!("mac 0 {mac}"), format!("uplink {mac}"), format!("port {VM_MAC} tap0")]
+        log,
+        [
+            format!("port {VM_MAC} tap0"),
+            format!("mac 0 {mac}"),
+            format!("uplink {mac}"),
+            format!("forget {VM_MAC}")
+        ]
     );
     bench.call(Request::Quiesce { lease }).unwrap();
     assert_eq!(bench.host.log()[0], format!("port {mac} tap0"));
@@ -310,53 +326,53 @@ fn a_dead_owner_s_vf_that_cannot_be_cleaned_is_tried_again() {
 
 #[test]
 fn a_restarted_daemon_adopts_what_lives() {
-    let bench = Bench::new(2);
+    let mut bench = Bench::new(2);
     let lease = bench.active();
     let pid = bench.vmm.pid();
     bench.host.world().open.insert(20, pid);
-    let pool = bench.host.pool(2, &bench.journal());
-    let entry = &pool.list()[0];
+    bench.restart(2);
+    let entry = &bench.pool.list()[0];
     assert_eq!((entry.state, entry.owner_pid), (LeaseState::Active, Some(pid)));
     assert_eq!(entry.vm.as_deref(), Some("vm1"));
     bench.host.log();
-    pool.carry_out(&Request::Quiesce { lease }, pid).unwrap();
+    bench.pool.carry_out(&Request::Quiesce { lease }, pid).unwrap();
     assert_eq!(bench.host.log()[0], format!("port {VM_MAC} tap0"), "the port was remembered");
 }
 
-/// A function whose address no driver knows: the journal alone says that a VM is on it.
+/// A function whose address no driver knows: the store alone says that a VM is on it.
 #[test]
 fn a_restarted_daemon_adopts_a_function_that_has_no_address() {
-    let bench = Bench::new(1);
+    let mut bench = Bench::new(1);
     bench.host.world().addressless = true;
     let lease = bench.active();
     let pid = bench.vmm.pid();
     bench.host.world().open.insert(20, pid);
-    let pool = bench.host.pool(1, &bench.journal());
-    let entry = &pool.list()[0];
+    bench.restart(1);
+    let entry = &bench.pool.list()[0];
     assert_eq!((entry.state, entry.mac), (LeaseState::Active, VM_MAC));
-    pool.carry_out(&Request::Quiesce { lease }, pid).unwrap();
-    assert_eq!(pool.list()[0].mac, PLACEHOLDER);
+    bench.pool.carry_out(&Request::Quiesce { lease }, pid).unwrap();
+    assert_eq!(bench.pool.list()[0].mac, PLACEHOLDER);
 }
 
 #[test]
-fn a_restarted_daemon_without_a_journal_believes_the_kernel() {
-    let bench = Bench::new(1);
+fn a_restarted_daemon_without_its_store_believes_the_kernel() {
+    let mut bench = Bench::new(1);
     let lease = bench.active();
     let pid = bench.vmm.pid();
     bench.host.world().open.insert(20, pid);
-    let pool = bench.host.pool(1, &bench.dir.path().join("other"));
-    assert_eq!(pool.list()[0].state, LeaseState::Active);
+    bench.restart_with(1, "other");
+    assert_eq!(bench.pool.list()[0].state, LeaseState::Active);
     bench.host.log();
-    pool.carry_out(&Request::Quiesce { lease }, pid).unwrap();
+    bench.pool.carry_out(&Request::Quiesce { lease }, pid).unwrap();
     assert_eq!(bench.host.log()[0], format!("port {VM_MAC} all"), "flooded until learned");
 }
 
 #[test]
-fn a_lease_that_was_not_opened_yet_is_adopted_by_the_journal() {
-    let bench = Bench::new(1);
+fn a_lease_that_was_not_opened_yet_is_adopted_by_the_store() {
+    let mut bench = Bench::new(1);
     bench.acquire().unwrap();
-    let pool = bench.host.pool(1, &bench.journal());
-    let entry = &pool.list()[0];
+    bench.restart(1);
+    let entry = &bench.pool.list()[0];
     assert_eq!((entry.state, entry.owner_pid), (LeaseState::Acquired, Some(bench.vmm.pid())));
 }
 
@@ -366,18 +382,10 @@ fn a_restarted_daemon_cleans_what_is_dead() {
     bench.active();
     bench.vmm.kill();
     bench.host.log();
-    let pool = bench.host.pool(1, &bench.journal());
-    assert_eq!(pool.list()[0].state, LeaseState::Free);
+    bench.restart(1);
+    assert_eq!(bench.pool.list()[0].state, LeaseState::Free);
     assert_eq!(bench.host.world().macs[&0], PLACEHOLDER);
     assert!(!bench.host.world().fdb[&VM_MAC].1, "the entry is the switch's own again");
-}
-
-#[test]
-fn a_garbled_journal_is_no_obstacle() {
-    let bench = Bench::new(1);
-    std::fs::write(bench.journal(), "{").unwrap();
-    let pool = bench.host.pool(1, &bench.journal());
-    assert_eq!(pool.list()[0].state, LeaseState::Free);
 }
 
 #[test]
@@ -417,4 +425,86 @@ fn a_refused_init_does_not_replace_the_rings() {
     let rings = Rings { tx: vec![Ring { address: 0, length: 128 }], rx: vec![] };
     assert!(bench.call(Request::Init { lease, rings }).is_err());
     assert_eq!(bench.pool.slots()[0].lease().rings, Rings::default());
+}
+
+#[test]
+fn a_pf_in_maintenance_gives_no_vf_and_wants_those_that_are_held() {
+    let mut bench = Bench::new(2);
+    let lease = bench.active();
+    let held = bench.pool.set_maintenance("eth0", true).unwrap();
+    assert_eq!(held.iter().map(|entry| entry.vf).collect::<Vec<_>>(), [lease.0]);
+    assert!(held[0].maintenance);
+    assert_eq!(bench.acquire(), Err(OpError::NoVfFree { total: 2, held: 2 }));
+    // Whoever holds one may still use it, and give it back.
+    bench.call(Request::Quiesce { lease }).unwrap();
+    bench.call(Request::Release { lease }).unwrap();
+    assert!(bench.pool.set_maintenance("eth0", true).unwrap().is_empty());
+    bench.restart(2);
+    assert!(bench.pool.list().iter().all(|entry| entry.maintenance));
+    assert!(bench.acquire().is_err());
+    bench.pool.set_maintenance("eth0", false).unwrap();
+    bench.acquire().unwrap();
+    let error = bench.pool.set_maintenance("eth7", true).unwrap_err();
+    assert!(error.to_string().contains("eth0"), "{error}");
+}
+
+#[test]
+fn whoever_follows_hears_of_every_kind_of_change() {
+    let mut bench = Bench::new(1);
+    let mut changes = bench.pool.changes();
+    let mut heard = |what: &str| {
+        assert!(changes.has_changed().unwrap(), "{what}");
+        changes.mark_unchanged();
+    };
+    let lease = bench.active();
+    heard("activate");
+    bench.pool.set_maintenance("eth0", true).unwrap();
+    heard("maintenance");
+    bench.call(Request::Quiesce { lease }).unwrap();
+    heard("quiesce");
+    bench.vmm.kill();
+    bench.pool.reap();
+    heard("death");
+}
+
+#[test]
+fn whoever_asks_again_for_the_same_device_gets_the_same_vf() {
+    let bench = Bench::new(3);
+    let first = bench.acquire().unwrap();
+    assert_eq!(bench.acquire().unwrap(), first, "the answer got lost");
+    let other = AcquireRequest { device: "net1".into(), ..request() };
+    let second = bench.pool.acquire(&other, bench.vmm.pid()).unwrap();
+    assert_ne!(second.lease, first.lease);
+    let stranger = Vmm::start();
+    assert_ne!(bench.pool.acquire(&request(), stranger.pid()).unwrap().lease, first.lease);
+    // With more done, nothing got lost: it is another VF that is asked for.
+    let lease = first.lease;
+    bench.call(Request::Init { lease, rings: Rings::default() }).unwrap();
+    bench.call(Request::Init { lease, rings: Rings::default() }).unwrap();
+    assert!(matches!(bench.acquire(), Err(OpError::NoVfFree { .. })));
+}
+
+#[test]
+fn a_vf_whose_owner_never_heard_of_it_comes_back() {
+    let mut bench = Bench::new(1);
+    let lease = bench.acquire().unwrap().lease;
+    bench.restart(1);
+    bench.pool.reap();
+    assert_eq!(bench.state(), LeaseState::Acquired, "its owner may still come");
+    let overdue = Instant::now();
+    bench.pool.slots()[0].lease().orphan_at = Some(overdue);
+    bench.pool.reap();
+    assert_eq!(bench.state(), LeaseState::Free);
+    // One whose owner goes on with it is no orphan.
+    bench.acquire().unwrap();
+    bench.restart(1);
+    bench.call(Request::Init { lease, rings: Rings::default() }).unwrap();
+    assert_eq!(bench.pool.slots()[0].lease().orphan_at, None);
+    bench.call(Request::Release { lease }).unwrap();
+    // Nor one whose owner asks again.
+    bench.acquire().unwrap();
+    bench.restart(1);
+    assert!(bench.pool.slots()[0].lease().orphan_at.is_some());
+    bench.acquire().unwrap();
+    assert_eq!(bench.pool.slots()[0].lease().orphan_at, None);
 }

@@ -1,7 +1,7 @@
 //! One VF of the pool: its lease and the carrying out of a transition's effects.
 
 use super::settle::settle;
-use super::{CLOSE_DEADLINE, CLOSE_POLL, Host};
+use super::{CLOSE_DEADLINE, CLOSE_POLL, FaultPoint, Host, Step};
 use crate::inventory::Vf;
 use crate::lease::{LeaseEffect, LeaseEvent, LeaseState, Refused, transition};
 use crate::ops::{LeaseId, MacAddr, OpError, Rings, VfEntry, with_causes};
@@ -37,6 +37,9 @@ pub(super) struct Lease {
     pub(super) port: Option<String>,
     pub(super) rings: Rings,
     pub(super) fault: Option<String>,
+    /// Taken over from a former daemon, whose answer to the acquire may have got lost: when the
+    /// owner is taken not to know of it, unless it does something with it.
+    pub(super) orphan_at: Option<Instant>,
 }
 
 impl Default for Lease {
@@ -50,6 +53,7 @@ impl Default for Lease {
             port: None,
             rings: Rings::default(),
             fault: None,
+            orphan_at: None,
         }
     }
 }
@@ -142,6 +146,7 @@ impl Slot {
             vm: lease.vm.clone(),
             device: lease.device.clone(),
             fault: lease.fault.clone(),
+            maintenance: false,
         }
     }
 
@@ -161,6 +166,7 @@ impl Slot {
         let mut lease = self.lease();
         let news = lease.fault != fault || from != reached;
         lease.state = reached;
+        lease.orphan_at = None;
         lease.fault.clone_from(&fault);
         if reached == LeaseState::Free {
             *lease = super::vacant();
@@ -215,6 +221,13 @@ impl Slot {
     }
 
     fn effect(&self, effect: LeaseEffect, host: &Host) -> Result<(), OpError> {
+        host.faults.reach(FaultPoint::Before(Step::Effect(effect)));
+        let outcome = self.carry_out_one(effect, host);
+        host.faults.reach(FaultPoint::After(Step::Effect(effect)));
+        outcome
+    }
+
+    fn carry_out_one(&self, effect: LeaseEffect, host: &Host) -> Result<(), OpError> {
         let (mac, port) = {
             let lease = self.lease();
             (lease.mac, lease.port.clone())

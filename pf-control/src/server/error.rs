@@ -1,11 +1,15 @@
 //! Why the daemon does not serve.
 
 use crate::inventory::InventoryError;
+use crate::state::StateError;
 use crate::switch::SwitchError;
 use crate::vendor::virtio::FunctionError;
 use crate::vendor::{NoModule, VendorError};
 use std::io;
 use std::path::PathBuf;
+
+/// Where the kernel names the present boot (proc(5)).
+pub(super) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A reason not to serve; each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,12 @@ pub enum ServeError {
     /// The switch is not usable as it is.
     #[error(transparent)]
     Switch(#[from] SwitchError),
+    /// What a former daemon knew cannot be read, or nothing can be written down.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The kernel does not tell its boot.
+    #[error("cannot read {BOOT_ID}")]
+    Boot(#[source] io::Error),
     /// No netlink.
     #[error("cannot open a netlink socket")]
     Netlink(#[source] io::Error),

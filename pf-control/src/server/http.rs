@@ -1,15 +1,17 @@
-//! The HTTP interface: one entry for the op table, the inventory, and a ping.
+//! The HTTP interface: one entry for the op table, the inventory and its changes, maintenance, and
+//! a ping.
 
+use super::events::{self, Inventory};
 use super::watch::Doorbell;
 use crate::client::Pong;
-use crate::ops::{Op, OpError, Reply, Request};
+use crate::ops::{Op, OpError, Reply, Request, VfEntry};
 use crate::pool::Pool;
 use axum::Json;
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
@@ -30,13 +32,29 @@ const MAX_REQUEST: usize = 64 << 10;
 pub(super) struct Peer {
     /// Its number; `None` where the kernel does not tell, as for one in another PID namespace.
     pid: Option<u32>,
+    /// Its user, likewise.
+    uid: Option<u32>,
+}
+
+impl Peer {
+    /// Whether it may do what concerns others: root, and the daemon's own user.
+    fn is_admin(&self) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        self.uid.is_some_and(|uid| uid == 0 || uid == own)
+    }
+
+    /// Whether it may know of a VF: its own, those that are nobody's, and for an admin all.
+    pub(super) fn sees(&self, entry: &VfEntry) -> bool {
+        self.is_admin() || entry.owner_pid.is_none() || entry.owner_pid == self.pid
+    }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let credentials = stream.io().peer_cred().ok();
         let pid = credentials.and_then(|credentials| credentials.pid());
-        Self { pid: pid.and_then(|pid| pid.try_into().ok()).filter(|&pid| pid != 0) }
+        let pid = pid.and_then(|pid| pid.try_into().ok()).filter(|&pid| pid != 0);
+        Self { pid, uid: credentials.map(|credentials| credentials.uid()) }
     }
 }
 
@@ -46,12 +64,17 @@ pub(super) struct Daemon {
     pub(super) pool: Arc<Pool>,
     /// Told when a VF has a new owner to be watched.
     pub(super) doorbell: Doorbell,
+    /// All VFs, as they are now.
+    pub(super) inventory: Inventory,
 }
 
 pub(super) fn routes(daemon: Daemon) -> Router {
     Router::new()
         .route("/v1/ops", post(operation))
         .route("/v1/vfs", get(list))
+        .route("/v1/events", get(follow))
+        .route("/v1/pfs/{pf}/drain", post(drain))
+        .route("/v1/pfs/{pf}/enable", post(enable))
         .route("/v1/ping", get(ping))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .with_state(daemon)
@@ -61,9 +84,53 @@ async fn ping() -> Json<Pong> {
     Json(Pong { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() })
 }
 
-async fn list(State(Daemon { pool, .. }): State<Daemon>) -> Result<Response, OpError> {
-    let entries = bounded(Op::GetInfo, move || Ok(pool.list())).await?;
-    Ok(Json(entries).into_response())
+async fn list(
+    State(Daemon { pool, .. }): State<Daemon>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<Json<Vec<VfEntry>>, OpError> {
+    let mut entries = bounded(Op::GetInfo, move || Ok(pool.list())).await?;
+    entries.retain(|entry| peer.sees(entry));
+    Ok(Json(entries))
+}
+
+/// All VFs as they are, one JSON object per line, then each that changes; now and then an empty
+/// line, lest silence be taken for death. Whoever reads slowly misses steps and never the last.
+async fn follow(
+    State(Daemon { inventory, .. }): State<Daemon>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Response {
+    let lines = events::lines(inventory, move |entry| peer.sees(entry));
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (headers, Body::from_stream(lines)).into_response()
+}
+
+async fn drain(
+    State(daemon): State<Daemon>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(pf): Path<String>,
+) -> Result<Json<Vec<VfEntry>>, OpError> {
+    set_maintenance(daemon, peer, pf, true).await
+}
+
+async fn enable(
+    State(daemon): State<Daemon>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(pf): Path<String>,
+) -> Result<Json<Vec<VfEntry>>, OpError> {
+    set_maintenance(daemon, peer, pf, false).await
+}
+
+/// Answers the VFs of the PF that are held.
+async fn set_maintenance(
+    Daemon { pool, .. }: Daemon,
+    peer: Peer,
+    pf: String,
+    on: bool,
+) -> Result<Json<Vec<VfEntry>>, OpError> {
+    if !peer.is_admin() {
+        return Err(OpError::NotAdmin);
+    }
+    bounded(Op::Release, move || pool.set_maintenance(&pf, on)).await.map(Json)
 }
 
 async fn operation(
@@ -76,7 +143,7 @@ async fn operation(
     let pid = peer.pid.ok_or_else(|| OpError::Invalid {
         reason: "the kernel does not tell which process asks: use the same PID namespace".into(),
     })?;
-    let Daemon { pool, doorbell } = daemon;
+    let Daemon { pool, doorbell, .. } = daemon;
     let op = request.op();
     let reply = bounded(op, move || {
         let outcome = pool.carry_out(&request, pid);
@@ -108,7 +175,7 @@ impl IntoResponse for OpError {
     fn into_response(self) -> Response {
         let status = match self {
             Self::Invalid { .. } => StatusCode::BAD_REQUEST,
-            Self::NotOwner { .. } => StatusCode::FORBIDDEN,
+            Self::NotOwner { .. } | Self::NotAdmin => StatusCode::FORBIDDEN,
             Self::NoSuchLease { .. } => StatusCode::NOT_FOUND,
             Self::NoVfFree { .. }
             | Self::Unsuitable { .. }
@@ -119,5 +186,55 @@ impl IntoResponse for OpError {
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
         };
         (status, Json(self)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::LeaseState;
+    use crate::ops::{DeviceClass, MacAddr};
+
+    #[test]
+    fn a_vmm_sees_what_is_its_own_or_nobody_s() {
+        let entry = |owner_pid| VfEntry {
+            vf: "0000:01:10.0".parse().unwrap(),
+            pf: "eth0".into(),
+            index: 0,
+            class: DeviceClass::Net,
+            plugin: "igbvf".into(),
+            iommu_group: 7,
+            state: LeaseState::Active,
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            owner_pid,
+            vm: None,
+            device: None,
+            fault: None,
+            maintenance: false,
+        };
+        let own = rustix::process::geteuid().as_raw();
+        let stranger = Peer { pid: Some(10), uid: Some(own + 1) };
+        assert!(stranger.sees(&entry(Some(10))) && stranger.sees(&entry(None)));
+        assert!(!stranger.sees(&entry(Some(11))));
+        assert!(!Peer { pid: None, uid: None }.sees(&entry(Some(11))));
+        for uid in [0, own] {
+            assert!(Peer { pid: Some(10), uid: Some(uid) }.sees(&entry(Some(11))));
+        }
+    }
+
+    #[tokio::test]
+    async fn only_an_admin_may_drain() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = crate::pool::fake_host::FakeHost::default().pool(1, &dir.path().join("store"));
+        let pool = Arc::new(pool);
+        let inventory = events::publish(Arc::clone(&pool));
+        let doorbell = crate::server::watch::start(Arc::clone(&pool)).unwrap();
+        let daemon = Daemon { pool: Arc::clone(&pool), doorbell, inventory };
+        let stranger = Peer { pid: Some(10), uid: Some(rustix::process::geteuid().as_raw() + 1) };
+        for on in [true, false] {
+            let answer = set_maintenance(daemon.clone(), stranger, "eth0".into(), on).await;
+            assert_eq!(answer.err(), Some(OpError::NotAdmin));
+        }
+        assert!(!pool.list()[0].maintenance);
     }
 }

@@ -5,6 +5,7 @@
 //! end and start again under running VMs.
 
 mod error;
+mod events;
 mod http;
 mod socket;
 mod watch;
@@ -14,7 +15,8 @@ pub use error::ServeError;
 use crate::inventory::{ProcessTable, Sysfs, VfioNodes};
 use crate::netlink::Netlink;
 use crate::ops::PciAddress;
-use crate::pool::{Host, Journal, Pool};
+use crate::pool::{FaultPoint, FaultPoints, Host, Pool};
+use crate::state::Store;
 use crate::switch::Bridge;
 use crate::vendor::virtio::FIRST_INDEX;
 use crate::vendor::{VendorError, VirtioFunction, module_for};
@@ -26,8 +28,12 @@ use tokio::signal::unix::{SignalKind, signal};
 /// What to serve.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen. A journal is kept beside it.
+    /// Where to listen.
     pub socket: PathBuf,
+    /// The file in which leases and maintenance are kept.
+    pub state: PathBuf,
+    /// Where to die, in tests.
+    pub die_at: Option<FaultPoint>,
     /// Network interfaces of the PFs.
     pub pfs: Vec<String>,
     /// VFs of each PF.
@@ -69,11 +75,12 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     };
     let pool = Arc::new(pool);
     let doorbell = watch::start(Arc::clone(&pool)).map_err(ServeError::Runtime)?;
+    let inventory = events::publish(Arc::clone(&pool));
     let listener = claim.listen()?;
     tracing::info!(socket = %config.socket.display(), vfs = pool.slots().len(), "serving");
     let server = axum::serve(
         listener,
-        http::routes(http::Daemon { pool, doorbell })
+        http::routes(http::Daemon { pool, doorbell, inventory })
             .into_make_service_with_connect_info::<http::Peer>(),
     );
     tokio::select! {
@@ -116,6 +123,12 @@ fn open_pool(config: &Config, netlink: &Netlink) -> Result<Pool, ServeError> {
         switch: Box::new(switch),
         occupancy: Box::new(nodes),
         processes: ProcessTable::default(),
+        faults: config.die_at.map(FaultPoints::die_at).unwrap_or_default(),
     };
-    Ok(Pool::new(host, vfs, Journal::at(config.socket.with_extension("journal"))))
+    let boot = std::fs::read_to_string(error::BOOT_ID).map_err(ServeError::Boot)?;
+    let store = Store::open(&config.state, boot.trim())?;
+    Ok(Pool::new(host, vfs, store)?)
 }
+
+#[cfg(test)]
+mod server_test;

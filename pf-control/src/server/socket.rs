@@ -45,7 +45,7 @@ impl Claim {
             _ => {}
         }
         // The mode must be right from the first moment. No other thread makes files meanwhile but
-        // the journal's, which nobody else need read.
+        // the store's, which nobody else may read.
         let former = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
         let listener = UnixListener::bind(&self.path);
         umask(former);

@@ -3,16 +3,18 @@
 //! for the guest.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pf_control::vf_control::VfEvent;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::actions::{Executor, Hardware};
 use super::core::Core;
+use super::hardware::VfPool;
 use super::outcome::{SwitchFailure, chain, pool_ready};
 use super::switch::{OnFailure, Phase, SwitchAction, SwitchEvent, Work};
 use super::window::Window;
@@ -31,10 +33,37 @@ impl Control {
     ) -> io::Result<Self> {
         let executor = Executor::new(Arc::clone(&core), hardware, window);
         let control = Loop { core: Arc::clone(&core), executor, retry_at: None };
+        let pool = Arc::clone(control.executor.pool());
+        let follower = Arc::downgrade(&core);
+        std::thread::Builder::new()
+            .name(format!("pool-{}", core.id))
+            .spawn(move || follow(pool.as_ref(), &follower))?;
         let thread = std::thread::Builder::new()
             .name(format!("npa-{}", core.id))
             .spawn(move || control.run())?;
         Ok(Self { core, thread: Some(thread) })
+    }
+}
+
+/// Passes on what the pool says of itself, for as long as the device is there. Nobody waits for
+/// this thread: it may be asleep.
+fn follow(pool: &dyn VfPool, core: &Weak<Core>) {
+    /// Pause before the daemon, which is away, is looked for again.
+    const ABSENCE: Duration = Duration::from_secs(1);
+    loop {
+        let outcome = pool.follow(&mut |news| match core.upgrade() {
+            Some(core) => {
+                core.heed(news);
+                ControlFlow::Continue(())
+            }
+            None => ControlFlow::Break(()),
+        });
+        let Some(core) = core.upgrade() else { return };
+        if let Err(error) = outcome {
+            tracing::debug!(device = core.id, reason = chain(&error), "the pool is not followed");
+        }
+        drop(core);
+        std::thread::sleep(ABSENCE);
     }
 }
 
@@ -133,12 +162,15 @@ impl Loop {
         }
     }
 
-    /// What waits for the daemon: VFs to give back, and a detach that the guest asked for.
+    /// What waits for the daemon: VFs to give back, and a detach that the guest or the daemon asked
+    /// for.
     fn retry(&mut self) {
         let (asked, lease) = {
             let mut state = self.core.lock();
-            state.detach_asked &= state.switch.phase() == Phase::Active;
-            (state.detach_asked, state.lease)
+            let active = state.switch.phase() == Phase::Active;
+            state.detach_asked &= active;
+            let wanted_back = active && state.wanted_back.is_some_and(|it| Some(it) == state.lease);
+            (state.detach_asked || wanted_back, state.lease)
         };
         if !asked && !self.executor.has_unreleased() {
             self.retry_at = None;
@@ -156,13 +188,14 @@ impl Loop {
             match pool_ready(self.executor.pool().as_ref(), lease) {
                 Ok(()) => {
                     let mut state = self.core.lock();
-                    state.detach_asked = false;
+                    // A guest that wants to be off its VF is not put on another one.
+                    state.wants_vf |= !std::mem::take(&mut state.detach_asked);
                     self.core.apply(&mut state, SwitchEvent::Detach, None);
                 }
                 Err(error) => tracing::warn!(
                     device = self.core.id,
                     reason = chain(&error),
-                    "the guest's detach has to wait"
+                    "a detach has to wait"
                 ),
             }
         }

@@ -11,6 +11,7 @@ use npa_abi::{ABI, ABI_MIN};
 use pf_control::ops::{LeaseId, PciAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::hardware::PoolNews;
 use super::history::{History, SwitchKind};
 use super::inject::QueueNeeds;
 use super::landing::{Registration, Residue, ShellPageError};
@@ -114,6 +115,8 @@ pub(super) struct State {
     pub(super) deadline: Option<Instant>,
     /// The guest asked for a detach that has not begun.
     pub(super) detach_asked: bool,
+    /// The lease that the pool wants back.
+    pub(super) wanted_back: Option<LeaseId>,
     /// A guest that was reset may not reuse its memory before this is false.
     pub(super) vf_may_write: bool,
     pub(super) lease: Option<LeaseId>,
@@ -174,6 +177,7 @@ impl Core {
                 epoch: 0,
                 deadline: None,
                 detach_asked: false,
+                wanted_back: None,
                 vf_may_write: false,
                 lease: None,
                 vf: None,
@@ -294,11 +298,13 @@ impl Core {
         }
         if to.at_rest() && !from.at_rest() {
             state.last_failure = state.failure.take();
-            if let Some(failure) = &state.last_failure
-                && state.wants_vf
-                && failure.may_pass()
-            {
-                state.pursuit.put_off(now, self.timing.retry);
+            state.wanted_back = None;
+            let may_get_one = state.last_failure.as_ref().is_none_or(SwitchFailure::may_pass);
+            if state.wants_vf && !state.reserved && may_get_one {
+                // Where a VF was given back, another one may be free at once.
+                let failed = state.last_failure.is_some();
+                let pause = if failed { self.timing.retry } else { Duration::ZERO };
+                state.pursuit.put_off(now, pause);
             }
             let reason = state.last_failure.as_ref().map(ToString::to_string);
             state.history.end(now - state.switch_since, reason);
@@ -330,6 +336,21 @@ impl Core {
             // The shell is not there at present, or a switch is under way.
             state.pursuit.put_off(now, self.timing.retry);
         }
+    }
+
+    /// What the pool says of itself.
+    pub(super) fn heed(&self, news: PoolNews) {
+        let mut state = self.lock();
+        match news {
+            PoolNews::WantedBack(lease, true) => state.wanted_back = Some(lease),
+            PoolNews::WantedBack(lease, false) => {
+                state.wanted_back.take_if(|wanted| *wanted == lease);
+            }
+            PoolNews::Free => state.pursuit.hurry(self.timing.retry),
+            PoolNews::Silence => return,
+        }
+        drop(state);
+        self.wake();
     }
 
     /// The state with the VF's traffic counted up to now, or to shortly before when the control

@@ -7,7 +7,7 @@ use pf_control::vf_control::VfEvent;
 use proptest::prelude::*;
 
 use super::core::Timing;
-use super::fake::*;
+use super::fake_guest::*;
 use super::outcome::{SwitchError, SwitchFailure};
 use super::switch::{GuestHalf, SwitchAction};
 use crate::virtio::pci::PciExtension;

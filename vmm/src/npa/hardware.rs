@@ -1,6 +1,7 @@
 //! What the switch needs of the world: a pool of VFs, a VF once it is open, and plugins. Traits,
 //! so that all of it can be tested without a device, a daemon, or KVM.
 
+use std::ops::ControlFlow;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use npa_abi::image::PluginHeader;
@@ -62,6 +63,25 @@ pub trait VfPool: Send + Sync {
     /// # Errors
     /// The daemon is away, or could not free the VF.
     fn release(&self, lease: LeaseId) -> Result<(), ClientError>;
+
+    /// Tells `heard` what changes in the pool, until it breaks off or the daemon ends. What is so at
+    /// the beginning is told too. Blocks, for some seconds without news at most.
+    ///
+    /// # Errors
+    /// The daemon is away, or has ended.
+    fn follow(&self, heard: &mut dyn FnMut(PoolNews) -> ControlFlow<()>)
+    -> Result<(), ClientError>;
+}
+
+/// What a pool tells of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolNews {
+    /// Whether whoever holds this lease is to give it back.
+    WantedBack(LeaseId, bool),
+    /// A VF can be had.
+    Free,
+    /// Nothing, for a while.
+    Silence,
 }
 
 /// A piece of a VF's BAR, as it can be mapped.

@@ -28,6 +28,8 @@ mod device_test;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod fake_guest;
+#[cfg(test)]
 mod saved_test;
 
 pub use actions::Hardware;

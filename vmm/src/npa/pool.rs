@@ -1,13 +1,17 @@
 //! VFs from pf-control, for a network device: what the daemon must know that is particular to
 //! networks (address, switch port, MTU) is added here and nowhere else.
 
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
 use npa_abi::register::DEVICE_INFO_WORDS;
 use npa_abi::shell_page::QueueDescriptor;
 use pf_control::client::{Client, ClientError};
-use pf_control::ops::{AcquireRequest, DeviceClass, LeaseId, MacAddr, Ring, Rings};
+use pf_control::lease::LeaseState;
+use pf_control::ops::{AcquireRequest, DeviceClass, LeaseId, MacAddr, Ring, Rings, VfEntry};
 use pf_control::vf_control::VfConfig;
 
-use super::hardware::{VfGrant, VfPool};
+use super::hardware::{PoolNews, VfGrant, VfPool};
 
 /// A network device as the daemon has to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,14 +48,41 @@ impl NetPool {
     }
 }
 
+/// How long the daemon may be away in the middle of a switch: time for whoever supervises it to
+/// start it again.
+const ABSENCE_LIMIT: Duration = Duration::from_secs(5);
+/// Pause between two looks for it.
+const ABSENCE_LOOK: Duration = Duration::from_millis(50);
+
+/// Asks again while the daemon is away: the next one has taken up what the former one was at,
+/// and answers as that would have. `begun` says whether it may have begun with it; a daemon that
+/// was away from the start is an error at once.
+fn insist<T>(
+    mut begun: bool,
+    mut ask: impl FnMut() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    let limit = Instant::now() + ABSENCE_LIMIT;
+    loop {
+        let answer = ask();
+        begun |= matches!(answer, Err(ClientError::Died { .. }));
+        let away = matches!(answer, Err(ClientError::Died { .. } | ClientError::NotRunning { .. }));
+        if !(begun && away) || Instant::now() >= limit {
+            return answer;
+        }
+        std::thread::sleep(ABSENCE_LOOK);
+    }
+}
+
 impl VfPool for NetPool {
     fn acquire(&self) -> Result<VfGrant, ClientError> {
-        let acquired = self.client.acquire(AcquireRequest {
-            vm: self.endpoint.vm.clone(),
-            device: self.endpoint.device.clone(),
-            class: DeviceClass::Net,
-            mtu: self.endpoint.mtu,
-            queues: 1,
+        let acquired = insist(false, || {
+            self.client.acquire(AcquireRequest {
+                vm: self.endpoint.vm.clone(),
+                device: self.endpoint.device.clone(),
+                class: DeviceClass::Net,
+                mtu: self.endpoint.mtu,
+                queues: 1,
+            })
         })?;
         let mut device_info: [u32; DEVICE_INFO_WORDS] = acquired.device_info;
         device_info[..8].fill(0);
@@ -71,19 +102,47 @@ impl VfPool for NetPool {
             rx: queues.iter().step_by(2).map(ring).collect(),
             tx: queues.iter().skip(1).step_by(2).map(ring).collect(),
         };
-        self.client.init(lease, rings)
+        insist(true, || self.client.init(lease, rings.clone()))
     }
 
     fn activate(&self, lease: LeaseId) -> Result<(), ClientError> {
-        self.client.activate(lease, MacAddr(self.endpoint.mac), self.endpoint.port.as_str())
+        let NetEndpoint { mac, port, .. } = &self.endpoint;
+        insist(true, || self.client.activate(lease, MacAddr(*mac), port.as_str()))
     }
 
     fn quiesce(&self, lease: LeaseId) -> Result<(), ClientError> {
-        self.client.quiesce(lease)
+        insist(true, || self.client.quiesce(lease))
     }
 
     fn release(&self, lease: LeaseId) -> Result<(), ClientError> {
         self.client.release(lease)
+    }
+
+    fn follow(
+        &self,
+        heard: &mut dyn FnMut(PoolNews) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        self.client.follow(|entry| news(entry.as_ref(), heard))
+    }
+}
+
+/// Tells what a VF's entry means for us. The daemon shows whose VFs are others' to nobody but
+/// root, so these are sorted out here as well.
+fn news(
+    entry: Option<&VfEntry>,
+    heard: &mut dyn FnMut(PoolNews) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let Some(entry) = entry.filter(|entry| entry.class == DeviceClass::Net) else {
+        return heard(PoolNews::Silence);
+    };
+    let ours = entry.owner_pid == Some(std::process::id());
+    if !ours && entry.owner_pid.is_some() {
+        return heard(PoolNews::Silence);
+    }
+    heard(PoolNews::WantedBack(LeaseId(entry.vf), ours && entry.maintenance))?;
+    match entry.state == LeaseState::Free && !entry.maintenance {
+        true => heard(PoolNews::Free),
+        false => ControlFlow::Continue(()),
     }
 }
 
@@ -102,5 +161,69 @@ mod tests {
         };
         let pool = NetPool::new(Client::new("/nowhere"), endpoint);
         assert_eq!(pool.class_words(), [0x0100_5452, 1500 << 16 | 0x0302]);
+    }
+
+    #[test]
+    fn a_daemon_that_died_in_the_middle_is_waited_for() {
+        let died = || ClientError::Died { call: "x".to_owned(), reason: "y".to_owned() };
+        let away = || ClientError::NotRunning {
+            socket: "/nowhere".into(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        for begun in [false, true] {
+            let mut answers = vec![Ok(7), Err(away()), Err(away()), Err(died())];
+            assert_eq!(insist(begun, || answers.pop().unwrap()).unwrap(), 7);
+        }
+        let mut answers = vec![Ok(7), Err(away())];
+        assert_eq!(insist(true, || answers.pop().unwrap()).unwrap(), 7);
+        let mut asked = 0;
+        let answer: Result<(), _> = insist(false, || {
+            asked += 1;
+            Err(away())
+        });
+        assert!(answer.is_err());
+        assert_eq!(asked, 1, "a daemon that is away from the start is an error at once");
+    }
+
+    #[test]
+    fn an_entry_means_what_concerns_us() {
+        let entry = |state, owner_pid, maintenance| VfEntry {
+            vf: "0000:01:10.0".parse().unwrap(),
+            pf: "eth0".to_owned(),
+            index: 0,
+            class: DeviceClass::Net,
+            plugin: "igbvf".to_owned(),
+            iommu_group: 7,
+            state,
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            owner_pid,
+            vm: None,
+            device: None,
+            fault: None,
+            maintenance,
+        };
+        let told = |entry: Option<VfEntry>| {
+            let mut told = Vec::new();
+            let mut heard = |news| {
+                told.push(news);
+                ControlFlow::Continue(())
+            };
+            assert!(news(entry.as_ref(), &mut heard).is_continue());
+            told
+        };
+        let lease = LeaseId("0000:01:10.0".parse().unwrap());
+        let own = Some(std::process::id());
+        let (active, free) = (LeaseState::Active, LeaseState::Free);
+        let wanted = |back| PoolNews::WantedBack(lease, back);
+        assert_eq!(told(Some(entry(active, own, true))), [wanted(true)]);
+        assert_eq!(told(Some(entry(active, own, false))), [wanted(false)]);
+        assert_eq!(told(Some(entry(active, Some(1), true))), [PoolNews::Silence]);
+        assert_eq!(told(Some(entry(free, None, true))), [wanted(false)]);
+        assert_eq!(told(Some(entry(free, None, false))), [wanted(false), PoolNews::Free]);
+        let failed = LeaseState::Failed;
+        assert_eq!(told(Some(entry(failed, None, false))), [wanted(false)]);
+        let crypto = VfEntry { class: DeviceClass::Crypto, ..entry(free, None, false) };
+        assert_eq!(told(Some(crypto)), [PoolNews::Silence]);
+        assert_eq!(told(None), [PoolNews::Silence]);
     }
 }

@@ -10,6 +10,8 @@ const DOUBLINGS: u32 = 5;
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pursuit {
     due: Option<Instant>,
+    /// When the last attempt failed.
+    since: Option<Instant>,
     failed: u32,
 }
 
@@ -17,11 +19,19 @@ impl Pursuit {
     /// An attempt failed at `now`. The pause before the next is `first`, doubled for each earlier failure.
     pub(super) fn put_off(&mut self, now: Instant, first: Duration) {
         self.due = Some(now + self.pause(first));
+        self.since = Some(now);
         self.failed = self.failed.saturating_add(1);
     }
 
     fn pause(&self, first: Duration) -> Duration {
         first * (1 << self.failed.min(DOUBLINGS))
+    }
+
+    /// A VF has become free: the next attempt need not wait longer than `first` after the last one.
+    pub(super) fn hurry(&mut self, first: Duration) {
+        if let (Some(due), Some(since)) = (&mut self.due, self.since) {
+            *due = (*due).min(since + first);
+        }
     }
 
     /// When there is something to do.
@@ -62,5 +72,21 @@ mod tests {
         assert!(!pursuit.take(now), "not yet");
         assert!(pursuit.take(now + 2 * SECOND));
         assert!(!pursuit.take(now + 2 * SECOND));
+    }
+
+    #[test]
+    fn a_free_vf_shortens_the_pause_and_never_makes_a_storm() {
+        let mut pursuit = Pursuit::default();
+        let now = Instant::now();
+        pursuit.hurry(SECOND);
+        assert_eq!(pursuit.due(), None, "nothing is wanted");
+        for _ in 0..5 {
+            pursuit.put_off(now, SECOND);
+        }
+        assert_eq!(pursuit.due(), Some(now + 16 * SECOND));
+        pursuit.hurry(SECOND);
+        assert_eq!(pursuit.due(), Some(now + SECOND));
+        pursuit.hurry(SECOND);
+        assert_eq!(pursuit.due(), Some(now + SECOND));
     }
 }

@@ -3,10 +3,13 @@
 use npa_abi::protocol::State;
 use npa_abi::register as at;
 use npa_abi::shell_page::{FEATURE_MARKS, ShellPage};
+use pf_control::ops::LeaseId;
 use pf_control::vf_control::VfEvent;
 use std::mem::offset_of;
 
 use super::fake::*;
+use super::fake_guest::*;
+use super::hardware::PoolNews;
 use super::outcome::SwitchError;
 use crate::state::{Archive, ArchiveBuilder, StateError};
 use crate::virtio::pci::PciExtension;
@@ -187,4 +190,48 @@ fn a_device_that_waits_for_a_vf_does_not_take_one_while_it_is_reserved() {
     guest.act();
     assert_eq!(guest.view().state, State::Emulated);
     assert!(guest.during(|device| device.take_up()).unwrap());
+}
+
+#[test]
+fn a_vf_that_is_wanted_back_is_given_back_and_another_one_taken() {
+    let mut guest = marking();
+    guest.during(|device| device.attach()).unwrap();
+    guest.take_log();
+    // Another's lease is no concern of ours.
+    let other = LeaseId("0000:09:00.0".parse().unwrap());
+    guest.world.lock().unwrap().news.push(PoolNews::WantedBack(other, true));
+    std::thread::sleep(3 * timing().retry);
+    guest.act();
+    assert_eq!(guest.view().state, State::Active);
+    guest.world.lock().unwrap().news.push(PoolNews::WantedBack(LeaseId(VF), true));
+    guest.until(State::Quiescing);
+    guest.until(State::Active);
+    let log = guest.take_log();
+    let at = |step: &str| log.iter().position(|one| *one == step);
+    assert!(at("quiesce") < at("release") && at("release") < at("acquire"), "{log:?}");
+    // The next one is not wanted back, and stays.
+    std::thread::sleep(3 * timing().retry);
+    guest.act();
+    assert_eq!(guest.view().state, State::Active);
+    guest.during(|device| device.detach()).unwrap();
+}
+
+#[test]
+fn a_vf_that_is_wanted_back_no_longer_stays() {
+    let mut guest = marking();
+    guest.during(|device| device.attach()).unwrap();
+    {
+        let mut world = guest.world.lock().unwrap();
+        world.daemon_away = true;
+        world.news.push(PoolNews::WantedBack(LeaseId(VF), true));
+    }
+    std::thread::sleep(3 * timing().retry);
+    guest.act();
+    assert_eq!(guest.view().state, State::Active, "without the daemon nothing can be given back");
+    guest.world.lock().unwrap().news.push(PoolNews::WantedBack(LeaseId(VF), false));
+    std::thread::sleep(timing().retry);
+    guest.world.lock().unwrap().daemon_away = false;
+    std::thread::sleep(3 * timing().retry);
+    guest.act();
+    assert_eq!(guest.view().state, State::Active);
 }

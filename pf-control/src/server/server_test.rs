@@ -1,0 +1,153 @@
+//! The daemon's interface over a real socket, on a fake host, by the client that VMMs use.
+
+use super::{events, http, watch};
+use crate::client::{Client, ClientError};
+use crate::lease::LeaseState;
+use crate::ops::{AcquireRequest, DeviceClass, VfEntry};
+use crate::pool::fake_host::FakeHost;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+/// A daemon that can be stopped.
+struct Daemon {
+    dir: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Daemon {
+    fn start(vfs: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = channel();
+        let pool = Arc::new(FakeHost::default().pool(vfs, &dir.path().join("store")));
+        let socket = dir.path().join("s");
+        let serve = async move {
+            let inventory = events::publish(Arc::clone(&pool));
+            let doorbell = watch::start(Arc::clone(&pool)).unwrap();
+            let listener = tokio::net::UnixListener::bind(socket).unwrap();
+            let routes = http::routes(http::Daemon { pool, doorbell, inventory });
+            ready.send(()).unwrap();
+            tokio::select! {
+                outcome = axum::serve(
+                    listener,
+                    routes.into_make_service_with_connect_info::<http::Peer>(),
+                ) => outcome.unwrap(),
+                _ = stopped => {}
+            }
+        };
+        let thread = thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(serve);
+            runtime.shutdown_background();
+        });
+        is_ready.recv().unwrap();
+        Self { dir, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.socket())
+    }
+
+    /// Follows the inventory on a thread.
+    fn follow(&self) -> (Receiver<VfEntry>, JoinHandle<Result<(), ClientError>>) {
+        let (sender, receiver): (Sender<VfEntry>, _) = channel();
+        let client = self.client();
+        let follower = thread::spawn(move || {
+            client.follow(|entry| match entry.is_none_or(|entry| sender.send(entry).is_ok()) {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
+        });
+        (receiver, follower)
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn request() -> AcquireRequest {
+    AcquireRequest {
+        vm: "vm1".into(),
+        device: "net0".into(),
+        class: DeviceClass::Net,
+        mtu: 1500,
+        queues: 1,
+    }
+}
+
+/// Waits for an entry of VF `index` for which `condition` holds.
+fn until(news: &Receiver<VfEntry>, index: u32, condition: impl Fn(&VfEntry) -> bool) {
+    loop {
+        let entry = news.recv_timeout(Duration::from_secs(20)).expect("nothing more is told");
+        if entry.index == index && condition(&entry) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn whoever_follows_is_told_how_things_are_and_what_changes() {
+    let mut daemon = Daemon::start(2);
+    let client = daemon.client();
+    let lease = client.acquire(request()).unwrap().lease;
+    let (news, follower) = daemon.follow();
+    until(&news, 0, |entry| entry.state == LeaseState::Acquired && !entry.maintenance);
+    assert_eq!(client.drain("eth0").unwrap().iter().map(|vf| vf.vf).collect::<Vec<_>>(), [lease.0]);
+    until(&news, 0, |entry| entry.state == LeaseState::Acquired && entry.maintenance);
+    let another = AcquireRequest { device: "net1".into(), ..request() };
+    assert!(matches!(client.acquire(another), Err(ClientError::NoVfFree(_))));
+    client.release(lease).unwrap();
+    until(&news, 0, |entry| entry.state == LeaseState::Free && entry.maintenance);
+    assert!(client.enable("eth0").unwrap().is_empty());
+    until(&news, 0, |entry| entry.state == LeaseState::Free && !entry.maintenance);
+    // The end of the daemon is the end of the stream, not of the follower's patience.
+    daemon.stop();
+    let error = follower.join().unwrap().unwrap_err();
+    assert!(matches!(error, ClientError::Died { .. }), "{error}");
+}
+
+#[test]
+fn whoever_breaks_off_is_let_go() {
+    let daemon = Daemon::start(1);
+    let client = daemon.client();
+    let mut told = 0;
+    let value = client.follow(|entry| {
+        told += u32::from(entry.is_some());
+        if told == 1 { ControlFlow::Break("enough") } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(value.unwrap(), "enough");
+    client.ping().unwrap();
+}
+
+#[test]
+fn a_pf_that_is_not_served_is_refused_with_those_that_are() {
+    let daemon = Daemon::start(1);
+    let error = daemon.client().drain("eth9").unwrap_err();
+    assert!(error.to_string().contains("eth0"), "{error}");
+    // A name is one segment of the path, whatever is in it.
+    for odd in ["", "../vfs", "eth0/x", "a b", "eth0?x"] {
+        assert!(daemon.client().drain(odd).is_err(), "{odd}");
+    }
+}
