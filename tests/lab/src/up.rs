@@ -87,6 +87,9 @@ pub(crate) struct UpArguments {
     /// Leave pf-control out (then there are no VFs)
     #[arg(long)]
     no_pf_control: bool,
+    /// Let pf-control die at this point (`pf-control fault-points` prints them)
+    #[arg(long, value_name = "POINT", hide = true)]
+    pf_control_dies_at: Option<String>,
     /// Make a second host beside the first: a namespace with a card, bridge, taps and pf-control
     #[arg(long)]
     second_host: bool,
@@ -333,7 +336,8 @@ fn pf_control(host: &HostPlan, arguments: &UpArguments) -> Result<()> {
     }
     let folder = host.folder;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {folder}"))?;
-    let log = File::create(&log_path).with_context(|| format!("cannot create {log_path}"))?;
+    let log = File::options().create(true).append(true).open(&log_path);
+    let log = log.with_context(|| format!("cannot create {log_path}"))?;
     let vfs = if arguments.virtio_function { 0 } else { arguments.vfs };
     let mut command = Command::new("pf-control");
     command.args(["serve", "--socket", &socket, "--bridge", BRIDGE]);
@@ -341,6 +345,9 @@ fn pf_control(host: &HostPlan, arguments: &UpArguments) -> Result<()> {
         command.args(["--function", &virtio_function()?, "--uplink", host.pf]);
     } else {
         command.args(["--pf", host.pf, "--vfs", &vfs.to_string()]);
+    }
+    if let Some(point) = &arguments.pf_control_dies_at {
+        command.args(["--die-at", point]);
     }
     let mut daemon = command
         .stdin(Stdio::null())

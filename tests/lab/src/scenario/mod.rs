@@ -4,6 +4,7 @@
 mod bad_plugin;
 mod bad_start;
 mod daemon_death;
+mod daemon_faults;
 mod data_path;
 mod fault_matrix;
 mod footprint;
@@ -158,6 +159,14 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         cards: Cards::OneHost,
         timeout: 300,
         run: |context| held(daemon_death::run(context), "pf-control may die at any time"),
+    },
+    Scenario {
+        name: "daemon-faults",
+        summary: "pf-control killed at each step of attach, drain and detach, and started again",
+        kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
+        timeout: 900,
+        run: daemon_faults::scenario,
     },
     Scenario {
         name: "vmm-death",

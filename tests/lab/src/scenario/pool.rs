@@ -79,6 +79,11 @@ pub(super) fn daemon(socket: &Path) -> Result<rustix::process::Pid> {
     anyhow::bail!("no pf-control daemon runs")
 }
 
+/// Whether the first host's daemon runs.
+pub(super) fn runs() -> bool {
+    daemon(&Host::First.pf_control()).is_ok()
+}
+
 /// A daemon that does nothing, as long as this lives.
 pub(super) struct HeldDaemon(rustix::process::Pid);
 
@@ -118,10 +123,55 @@ pub(crate) fn kill_daemon_on(host: Host) -> Result<()> {
 
 /// Starts the daemon again, as `lab up` does.
 pub(crate) fn restart_daemon() -> Result<()> {
-    let status = Command::new("lab").arg("up").status().context("cannot run lab up")?;
+    start_daemon(&[])
+}
+
+/// The same, to die at a point.
+pub(super) fn start_mortal_daemon(point: &str) -> Result<()> {
+    start_daemon(&["--pf-control-dies-at", point])
+}
+
+fn start_daemon(arguments: &[&str]) -> Result<()> {
+    let mut up = Command::new("lab");
+    up.arg("up").args(arguments).stdout(std::process::Stdio::null());
+    let status = up.status().context("cannot run lab up")?;
     ensure!(
         status.success() && Host::First.pf_control().exists(),
         "pf-control did not start again"
     );
     Ok(())
+}
+
+/// The names of all points at which the daemon can be told to die.
+pub(super) fn fault_points() -> Result<Vec<String>> {
+    let text = call(&["fault-points"])?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Puts the PF into maintenance and waits until it is empty.
+pub(super) fn drain(pf: &str) -> Result<()> {
+    call_daemon(&["drain", pf, "--timeout", "20"]).map(drop)
+}
+
+/// Ends the PF's maintenance.
+pub(super) fn enable(pf: &str) -> Result<()> {
+    call_daemon(&["enable", pf]).map(drop)
+}
+
+fn call_daemon(arguments: &[&str]) -> Result<String> {
+    let socket = Host::First.pf_control();
+    let socket = socket.to_str().context("the socket's path is not text")?;
+    call(&[arguments, &["--socket", socket]].concat())
+}
+
+fn call(arguments: &[&str]) -> Result<String> {
+    let output =
+        Command::new("pf-control").args(arguments).output().context("cannot run pf-control")?;
+    ensure!(
+        output.status.success(),
+        "pf-control {} failed: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8(output.stdout)?)
 }
