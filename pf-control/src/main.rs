@@ -32,6 +32,8 @@ enum Command {
     Serve(Serve),
     /// Show the VFs, who holds them, and their state.
     List(List),
+    /// Print the daemon's counters and gauges, in Prometheus' text form.
+    Metrics(At),
     /// Print each VF, then each that changes, one JSON object per line.
     Watch(At),
     /// Empty a PF for maintenance: its VFs are given to nobody, VMs on them go on elsewhere.
@@ -59,6 +61,9 @@ struct At {
 struct Serve {
     #[command(flatten)]
     at: At,
+    /// Let members of this group connect too (socket mode 0660), for VMMs that are not root's.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
     /// Where leases and maintenance are kept; by default beside the socket, as `<socket>.db`.
     /// Maintenance outlives a reboot only if this file does.
     #[arg(long, value_name = "FILE")]
@@ -104,6 +109,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::List(args) => list(&args),
+        Command::Metrics(at) => metrics(&at),
         Command::Watch(at) => watch(&at),
         Command::Drain(args) => args.run(),
         Command::Enable(args) => args.run(),
@@ -120,10 +126,12 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: Serve) -> anyhow::Result<()> {
-    let Serve { at: At { socket }, state, die_at, pfs, vfs, functions, uplink, bridge } = args;
+    let Serve { at: At { socket }, group, state, die_at, pfs, vfs, functions, uplink, bridge } =
+        args;
     let state = state.unwrap_or_else(|| socket.with_extension("db"));
     let vfs = vfs.unwrap_or(0);
-    let config = server::Config { socket, state, die_at, pfs, vfs, functions, uplink, bridge };
+    let config =
+        server::Config { socket, group, state, die_at, pfs, vfs, functions, uplink, bridge };
     Ok(server::serve(&config)?)
 }
 
@@ -136,6 +144,11 @@ fn list(args: &List) -> anyhow::Result<()> {
     } else {
         print(&mut out, &entries)?;
     }
+    Ok(())
+}
+
+fn metrics(at: &At) -> anyhow::Result<()> {
+    write!(io::stdout().lock(), "{}", Client::new(&at.socket).metrics()?)?;
     Ok(())
 }
 

@@ -23,6 +23,7 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The answer to a ping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct Pong {
     /// The daemon's version.
     pub version: String,
@@ -69,6 +70,14 @@ impl Client {
     /// [`ClientError`].
     pub fn list(&self) -> Result<Vec<VfEntry>, ClientError> {
         self.get("/v1/vfs")
+    }
+
+    /// The daemon's counters and gauges, in Prometheus' text form.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn metrics(&self) -> Result<String, ClientError> {
+        transport::text(&self.socket, self.deadline, "/metrics")
     }
 
     /// Follows the inventory: `each` gets every VF that this process may see, then each that

@@ -39,6 +39,18 @@ pub(super) fn get<T: for<'a> Deserialize<'a>>(
     run(deadline, path, exchange(socket, path, Request::get(path), Vec::new()))
 }
 
+/// Reads a text.
+pub(super) fn text(socket: &Path, deadline: Duration, path: &str) -> Result<String, ClientError> {
+    run(deadline, path, async {
+        let answer = send(socket, path, Request::get(path), Vec::new()).await?;
+        let (status, bytes) = collect(path, answer).await?;
+        match status.is_success() {
+            true => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            false => decode(status, &bytes),
+        }
+    })
+}
+
 /// Posts an empty request.
 pub(super) fn post<T: for<'a> Deserialize<'a>>(
     socket: &Path,
@@ -109,13 +121,18 @@ async fn exchange<T: for<'a> Deserialize<'a>>(
     body: Vec<u8>,
 ) -> Result<T, ClientError> {
     let answer = send(socket, call, request, body).await?;
-    let status = answer.status();
-    let bytes = Limited::new(answer.into_body(), MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(|error| ClientError::Died { call: call.to_owned(), reason: error.to_string() })?
-        .to_bytes();
+    let (status, bytes) = collect(call, answer).await?;
     decode(status, &bytes)
+}
+
+async fn collect(
+    call: &str,
+    answer: hyper::Response<Incoming>,
+) -> Result<(StatusCode, Bytes), ClientError> {
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+    let died = |reason: String| ClientError::Died { call: call.to_owned(), reason };
+    Ok((status, body.map_err(|error| died(error.to_string()))?.to_bytes()))
 }
 
 async fn send(

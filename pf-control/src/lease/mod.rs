@@ -16,6 +16,7 @@ use std::fmt;
 
 /// Where a VF's lease stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LeaseState {
     /// Nobody's, under its placeholder address.

@@ -14,7 +14,9 @@ pub struct ParseAddressError {
 
 /// A 48-bit Ethernet address; text form `52:54:00:12:34:56`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(into = "String", try_from = "String")]
+#[cfg_attr(feature = "daemon", schema(value_type = String, example = "52:54:00:00:00:01"))]
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
@@ -80,6 +82,20 @@ pub struct PciAddress {
     /// Function number, 0 to 7.
     pub function: u8,
 }
+
+/// A text, as [`fmt::Display`] writes it.
+#[cfg(feature = "daemon")]
+impl utoipa::PartialSchema for PciAddress {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .examples(["0000:01:10.0"])
+            .into()
+    }
+}
+
+#[cfg(feature = "daemon")]
+impl utoipa::ToSchema for PciAddress {}
 
 impl fmt::Display for PciAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A refusal, typed so that a VMM can act on it and worded so that a person can.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(tag = "error", rename_all = "kebab-case")]
 pub enum OpError {
     /// The vendor module of the VF does not serve this operation.

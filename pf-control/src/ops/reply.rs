@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who may touch a region of a VF's BARs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RegionKind {
     /// Rings, doorbells, interrupts: mapped into the guest's VF window.
@@ -16,6 +17,7 @@ pub enum RegionKind {
 
 /// A page-granular part of a VF's BAR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct Region {
     /// BAR index, 0 to 5.
     pub bar: u8,
@@ -31,6 +33,7 @@ pub struct Region {
 
 /// The identification registers of a PCI function's configuration space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct PciIds {
     /// Vendor.
     pub vendor: u16,
@@ -44,6 +47,7 @@ pub struct PciIds {
 
 /// How a VF's MSI-X vectors are divided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct Vectors {
     /// Vectors in the VF's table.
     pub total: u16,
@@ -55,6 +59,7 @@ pub struct Vectors {
 
 /// A VF that was acquired: all that a VMM needs to open it and give it to a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct Acquired {
     /// Handle for further operations.
     pub lease: LeaseId,
@@ -81,6 +86,7 @@ pub struct Acquired {
 
 /// A lease and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct LeaseInfo {
     /// The description given at acquire.
     #[serde(flatten)]
@@ -97,6 +103,7 @@ pub struct LeaseInfo {
 
 /// A line of the pool's inventory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct VfEntry {
     /// The VF.
     pub vf: PciAddress,
@@ -128,6 +135,7 @@ pub struct VfEntry {
 
 /// The answer to [`Request::IsSupported`](super::Request::IsSupported).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct Supported {
     /// VFs of that class, free or not.
     pub vfs: u32,
@@ -139,6 +147,7 @@ pub struct Supported {
 
 /// Counters of one queue pair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct QueueStats {
     /// Frames received.
     pub rx_frames: u64,
@@ -152,6 +161,7 @@ pub struct QueueStats {
 
 /// The state of one queue pair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct QueueStatus {
     /// The PF lets it receive.
     pub rx_enabled: bool,
@@ -161,6 +171,7 @@ pub struct QueueStatus {
 
 /// The answer to a [`Request`](super::Request).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
     /// Done; nothing to tell.

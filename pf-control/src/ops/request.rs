@@ -9,7 +9,9 @@ use std::fmt;
 /// It is made from the VF's address, so that a VMM's handle stays good when the daemon restarts.
 /// It is no secret: each use is checked against the process that holds the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(transparent)]
+#[cfg_attr(feature = "daemon", schema(value_type = String, example = "0000:01:10.0"))]
 pub struct LeaseId(pub PciAddress);
 
 impl fmt::Display for LeaseId {
@@ -20,6 +22,7 @@ impl fmt::Display for LeaseId {
 
 /// What kind of device a VM asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceClass {
     /// An Ethernet interface.
@@ -30,6 +33,7 @@ pub enum DeviceClass {
 
 /// A request for a VF by what it must be able to do, never by its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct AcquireRequest {
     /// The VM's name, for people.
     pub vm: String,
@@ -45,6 +49,7 @@ pub struct AcquireRequest {
 
 /// One descriptor ring in guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct Ring {
     /// Guest-physical address of the first descriptor.
     pub address: u64,
@@ -55,6 +60,7 @@ pub struct Ring {
 /// The rings that a VF will run on, in queue order. A VMM that leaves the rings to the guest
 /// names none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct Rings {
     /// Transmit rings.
     pub tx: Vec<Ring>,
@@ -64,6 +70,7 @@ pub struct Rings {
 
 /// VLAN ids from `first` to `last`, both included, each 1 to 4094.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct VlanRange {
     /// Lowest id.
     pub first: u16,
@@ -73,6 +80,7 @@ pub struct VlanRange {
 
 /// Which frames beside those for its own address a VF receives. Promiscuous mode is not offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct RxMode {
     /// Broadcast frames.
     pub broadcast: bool,
@@ -82,6 +90,7 @@ pub struct RxMode {
 
 /// Which of a VF's frames a mirror copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum MirrorDirection {
     /// What the VF sends.
@@ -94,6 +103,7 @@ pub enum MirrorDirection {
 
 /// One operation with its arguments, as it goes over the socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Request {
     /// Whether a VF of this class could be given, and which ops its vendor module serves.
@@ -253,6 +263,7 @@ pub enum Request {
 
 /// The code of an operation: [`Request`] without arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "each is described at the request of the same name")]
 pub enum Op {

@@ -34,6 +34,14 @@ pub enum ServeError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The group does not exist, or cannot be looked up.
+    #[error("there is no group '{group}': make it (groupadd), or name another one (--group)")]
+    Group {
+        /// Its name.
+        group: String,
+        /// Why it cannot be looked up.
+        source: Option<io::Error>,
+    },
     /// A PF or VF is not usable as it is.
     #[error(transparent)]
     Inventory(#[from] InventoryError),

@@ -2,6 +2,7 @@
 //! a ping.
 
 use super::events::{self, Inventory};
+use super::metrics::{self, Metrics};
 use super::watch::Doorbell;
 use crate::client::Pong;
 use crate::ops::{Op, OpError, Reply, Request, VfEntry};
@@ -16,10 +17,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use utoipa::OpenApi;
 
 /// How long an operation may take. Its steps are bounded one by one; this bounds their sum, and
 /// is shorter than a client's patience.
@@ -66,6 +68,38 @@ pub(super) struct Daemon {
     pub(super) doorbell: Doorbell,
     /// All VFs, as they are now.
     pub(super) inventory: Inventory,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// The interface's description.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "pf-control",
+        description = "The host's VF and policy daemon. Unix socket only; errors say what to do."
+    ),
+    paths(operation, list, follow, drain, enable, ping, prometheus)
+)]
+struct Description;
+
+/// The text that `/openapi.json` serves.
+fn openapi_json() -> String {
+    // Plain data: it cannot fail.
+    Description::openapi().to_pretty_json().unwrap_or_default() + "\n"
+}
+
+async fn describe() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi_json()).into_response()
+}
+
+/// Counters and gauges, as Prometheus reads them.
+#[utoipa::path(get, path = "/metrics",
+    responses((status = 200, body = String, content_type = metrics::CONTENT_TYPE)))]
+async fn prometheus(
+    State(Daemon { pool, metrics, .. }): State<Daemon>,
+) -> Result<Response, OpError> {
+    let text = bounded(Op::GetInfo, move || Ok(metrics.render(&pool.list()))).await?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
 pub(super) fn routes(daemon: Daemon) -> Router {
@@ -76,14 +110,20 @@ pub(super) fn routes(daemon: Daemon) -> Router {
         .route("/v1/pfs/{pf}/drain", post(drain))
         .route("/v1/pfs/{pf}/enable", post(enable))
         .route("/v1/ping", get(ping))
+        .route("/metrics", get(prometheus))
+        .route("/openapi.json", get(describe))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .with_state(daemon)
 }
 
+/// Who is there.
+#[utoipa::path(get, path = "/v1/ping", responses((status = 200, body = Pong)))]
 async fn ping() -> Json<Pong> {
     Json(Pong { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() })
 }
 
+/// All VFs that the caller may see.
+#[utoipa::path(get, path = "/v1/vfs", responses((status = 200, body = [VfEntry])))]
 async fn list(
     State(Daemon { pool, .. }): State<Daemon>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -95,6 +135,8 @@ async fn list(
 
 /// All VFs as they are, one JSON object per line, then each that changes; now and then an empty
 /// line, lest silence be taken for death. Whoever reads slowly misses steps and never the last.
+#[utoipa::path(get, path = "/v1/events",
+    responses((status = 200, body = VfEntry, content_type = "application/x-ndjson")))]
 async fn follow(
     State(Daemon { inventory, .. }): State<Daemon>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -104,6 +146,10 @@ async fn follow(
     (headers, Body::from_stream(lines)).into_response()
 }
 
+/// Puts a PF into maintenance; answers its VFs that are still held.
+#[utoipa::path(post, path = "/v1/pfs/{pf}/drain",
+    params(("pf" = String, Path, description = "Network interface of the PF")),
+    responses((status = 200, body = [VfEntry]), (status = "default", body = OpError)))]
 async fn drain(
     State(daemon): State<Daemon>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -112,6 +158,10 @@ async fn drain(
     set_maintenance(daemon, peer, pf, true).await
 }
 
+/// Ends a PF's maintenance; answers its VFs that are held.
+#[utoipa::path(post, path = "/v1/pfs/{pf}/enable",
+    params(("pf" = String, Path, description = "Network interface of the PF")),
+    responses((status = 200, body = [VfEntry]), (status = "default", body = OpError)))]
 async fn enable(
     State(daemon): State<Daemon>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -133,6 +183,9 @@ async fn set_maintenance(
     bounded(Op::Release, move || pool.set_maintenance(&pf, on)).await.map(Json)
 }
 
+/// Carries out one operation of the table, for the process that asks.
+#[utoipa::path(post, path = "/v1/ops", request_body = Request,
+    responses((status = 200, body = Reply), (status = "default", body = OpError)))]
 async fn operation(
     State(daemon): State<Daemon>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -143,17 +196,20 @@ async fn operation(
     let pid = peer.pid.ok_or_else(|| OpError::Invalid {
         reason: "the kernel does not tell which process asks: use the same PID namespace".into(),
     })?;
-    let Daemon { pool, doorbell, .. } = daemon;
+    let Daemon { pool, doorbell, metrics, .. } = daemon;
     let op = request.op();
-    let reply = bounded(op, move || {
+    let began = Instant::now();
+    let outcome = bounded(op, move || {
         let outcome = pool.carry_out(&request, pid);
         // Also when nobody waits for the answer any more.
         if op == Op::Acquire {
             doorbell.ring();
         }
         outcome
-    });
-    Ok(Json(reply.await?))
+    })
+    .await;
+    metrics.count(op, began.elapsed(), outcome.as_ref().err());
+    outcome.map(Json)
 }
 
 /// Does blocking work for at most the deadline. Work that takes longer still comes to its end
@@ -222,6 +278,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_description_in_the_tree_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+        if std::env::var_os("UPDATE_OPENAPI").is_some() {
+            std::fs::write(path, openapi_json()).unwrap();
+        }
+        let file = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            file == openapi_json(),
+            "pf-control/openapi.json differs from the code; run \
+             `UPDATE_OPENAPI=1 cargo test -p pf-control the_description`"
+        );
+    }
+
     #[tokio::test]
     async fn only_an_admin_may_drain() {
         let dir = tempfile::tempdir().unwrap();
@@ -229,7 +299,8 @@ mod tests {
         let pool = Arc::new(pool);
         let inventory = events::publish(Arc::clone(&pool));
         let doorbell = crate::server::watch::start(Arc::clone(&pool)).unwrap();
-        let daemon = Daemon { pool: Arc::clone(&pool), doorbell, inventory };
+        let metrics = Arc::default();
+        let daemon = Daemon { pool: Arc::clone(&pool), doorbell, inventory, metrics };
         let stranger = Peer { pid: Some(10), uid: Some(rustix::process::geteuid().as_raw() + 1) };
         for on in [true, false] {
             let answer = set_maintenance(daemon.clone(), stranger, "eth0".into(), on).await;

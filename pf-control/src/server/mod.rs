@@ -7,6 +7,7 @@
 mod error;
 mod events;
 mod http;
+mod metrics;
 mod socket;
 mod watch;
 
@@ -30,6 +31,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub struct Config {
     /// Where to listen.
     pub socket: PathBuf,
+    /// The group whose members may connect, beside the daemon's own user.
+    pub group: Option<String>,
     /// The file in which leases and maintenance are kept.
     pub state: PathBuf,
     /// Where to die, in tests.
@@ -76,11 +79,11 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let pool = Arc::new(pool);
     let doorbell = watch::start(Arc::clone(&pool)).map_err(ServeError::Runtime)?;
     let inventory = events::publish(Arc::clone(&pool));
-    let listener = claim.listen()?;
+    let listener = claim.listen(config.group.as_deref())?;
     tracing::info!(socket = %config.socket.display(), vfs = pool.slots().len(), "serving");
     let server = axum::serve(
         listener,
-        http::routes(http::Daemon { pool, doorbell, inventory })
+        http::routes(http::Daemon { pool, doorbell, inventory, metrics: Arc::default() })
             .into_make_service_with_connect_info::<http::Peer>(),
     );
     tokio::select! {

@@ -32,7 +32,8 @@ impl Daemon {
             let inventory = events::publish(Arc::clone(&pool));
             let doorbell = watch::start(Arc::clone(&pool)).unwrap();
             let listener = tokio::net::UnixListener::bind(socket).unwrap();
-            let routes = http::routes(http::Daemon { pool, doorbell, inventory });
+            let routes =
+                http::routes(http::Daemon { pool, doorbell, inventory, metrics: Arc::default() });
             ready.send(()).unwrap();
             tokio::select! {
                 outcome = axum::serve(
@@ -150,4 +151,29 @@ fn a_pf_that_is_not_served_is_refused_with_those_that_are() {
     for odd in ["", "../vfs", "eth0/x", "a b", "eth0?x"] {
         assert!(daemon.client().drain(odd).is_err(), "{odd}");
     }
+}
+
+#[test]
+fn what_is_asked_is_counted() {
+    let daemon = Daemon::start(2);
+    let client = daemon.client();
+    let lease = client.acquire(request()).unwrap().lease;
+    client.quiesce(lease).unwrap_err();
+    client.drain("eth0").unwrap();
+    let text = client.metrics().unwrap();
+    for line in [
+        r#"pf_control_operations_total{op="acquire",outcome="ok"} 1"#,
+        r#"pf_control_operations_total{op="quiesce",outcome="wrong-state"} 1"#,
+        r#"pf_control_operation_seconds_count{op="acquire"} 1"#,
+        r#"pf_control_vfs{pf="eth0",class="net",state="acquired"} 1"#,
+        r#"pf_control_vfs{pf="eth0",class="net",state="free"} 1"#,
+        r#"pf_control_vfs{pf="eth0",class="net",state="failed"} 0"#,
+        r#"pf_control_maintenance{pf="eth0"} 1"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line} in:\n{text}");
+    }
+    // A VF that changes its state leaves no value behind.
+    client.release(lease).unwrap();
+    let text = client.metrics().unwrap();
+    assert!(text.contains(r#"state="acquired"} 0"#), "{text}");
 }

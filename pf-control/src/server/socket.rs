@@ -1,12 +1,13 @@
-//! The listening socket: only its owner may use it, and only one daemon has it.
+//! The listening socket: only its owner and a group may use it, and only one daemon has it.
 //!
 //! A lock file beside the socket says who has it, so that the socket itself need only appear when
 //! the daemon is ready: whoever can connect gets an answer.
 
 use super::ServeError;
-use rustix::fs::{FlockOperation, Mode, flock};
+use nix::unistd::Group;
+use rustix::fs::{FlockOperation, Mode, chmod, chown, flock};
 use rustix::io::Errno;
-use rustix::process::umask;
+use rustix::process::{Gid, umask};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -37,8 +38,10 @@ impl Claim {
         }
     }
 
-    /// Listens with mode 0600. A socket that a dead daemon left is replaced.
-    pub(super) fn listen(&self) -> Result<UnixListener, ServeError> {
+    /// Listens with mode 0600, or 0660 for the members of `group`. A socket that a dead daemon left
+    /// is replaced.
+    pub(super) fn listen(&self, group: Option<&str>) -> Result<UnixListener, ServeError> {
+        let group = group.map(group_of).transpose()?;
         let error = |source| ServeError::Socket { socket: self.path.clone(), source };
         match fs::remove_file(&self.path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(source)),
@@ -49,7 +52,14 @@ impl Claim {
         let former = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
         let listener = UnixListener::bind(&self.path);
         umask(former);
-        listener.map_err(error)
+        let listener = listener.map_err(error)?;
+        if let Some(group) = group {
+            // The group first, so that no other one is let in for a moment.
+            let given = chown(&self.path, None, Some(group))
+                .and_then(|()| chmod(&self.path, Mode::from_raw_mode(0o660)));
+            given.map_err(|errno| error(errno.into()))?;
+        }
+        Ok(listener)
     }
 
     /// Removes the socket at the daemon's end.
@@ -57,6 +67,15 @@ impl Claim {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(%error, "the socket was not removed");
         }
+    }
+}
+
+fn group_of(name: &str) -> Result<Gid, ServeError> {
+    let unknown = |source: Option<io::Error>| ServeError::Group { group: name.to_owned(), source };
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(Gid::from_raw(group.gid.as_raw())),
+        Ok(None) => Err(unknown(None)),
+        Err(errno) => Err(unknown(Some(errno.into()))),
     }
 }
 
@@ -70,12 +89,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let claim = Claim::take(&path).unwrap();
-        let _listener = claim.listen().unwrap();
+        let _listener = claim.listen(None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(Claim::take(&path), Err(ServeError::SocketInUse { .. })));
         drop(claim);
         // The socket is still there, as after a crash.
-        Claim::take(&path).unwrap().listen().unwrap();
+        Claim::take(&path).unwrap().listen(None).unwrap();
     }
 
     #[tokio::test]
@@ -91,5 +110,18 @@ mod tests {
     fn a_missing_directory_is_reported() {
         let error = Claim::take(Path::new("/nowhere/s")).err().unwrap();
         assert!(error.to_string().contains("directory that exists"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn members_of_the_group_may_connect_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let claim = Claim::take(&path).unwrap();
+        let own = nix::unistd::getegid();
+        let own = Group::from_gid(own).unwrap().map(|group| group.name).unwrap();
+        let _listener = claim.listen(Some(&own)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let error = claim.listen(Some("no such group")).unwrap_err();
+        assert!(error.to_string().contains("no such group"), "{error}");
     }
 }
