@@ -4,12 +4,16 @@ use crate::At;
 use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use pf_control::client::Client;
+use pf_control::client::{Client, ClientError};
 use pf_control::lease::LeaseState;
 use pf_control::ops::{PciAddress, VfEntry};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::thread;
 use std::time::{Duration, Instant};
+
+/// Pause between two looks for a daemon that has ended.
+const ABSENCE_LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(crate) struct Drain {
@@ -71,7 +75,7 @@ impl Drain {
             bar.set_style(style);
         }
         bar.set_prefix(self.pf.clone());
-        let empty = client.follow(|entry| {
+        let mut look = |entry: Option<VfEntry>| {
             if let Some(entry) = entry.filter(|entry| entry.pf == self.pf) {
                 if entry.state == LeaseState::Free {
                     held.remove(&entry.vf);
@@ -86,7 +90,19 @@ impl Drain {
                 false if Instant::now() >= deadline => ControlFlow::Break(false),
                 false => ControlFlow::Continue(()),
             }
-        })?;
+        };
+        let empty = loop {
+            match client.follow(&mut look) {
+                Ok(empty) => break empty,
+                // Started again, the daemon still knows what is to be done.
+                Err(ClientError::Died { .. } | ClientError::NotRunning { .. })
+                    if Instant::now() < deadline =>
+                {
+                    thread::sleep(ABSENCE_LOOK);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
         bar.finish_and_clear();
         Ok(empty)
     }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use pf_control::client::Client;
 use pf_control::lease::LeaseState;
-use pf_control::ops::{PciAddress, Request, VfEntry};
+use pf_control::ops::{PciAddress, Request, VfEntry, WaitingEntry};
 use pf_control::pool::FaultPoint;
 use pf_control::server;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -136,13 +136,17 @@ fn serve(args: Serve) -> anyhow::Result<()> {
 }
 
 fn list(args: &List) -> anyhow::Result<()> {
-    let entries = Client::new(&args.at.socket).list()?;
+    let client = Client::new(&args.at.socket);
+    let entries = client.list()?;
     let mut out = io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &entries)?;
         writeln!(out)?;
     } else {
         print(&mut out, &entries)?;
+        for WaitingEntry { pid, vm, device, seconds } in client.waiting()? {
+            writeln!(out, "waits for a VF since {seconds} s: {vm}/{device} (process {pid})")?;
+        }
     }
     Ok(())
 }

@@ -128,6 +128,10 @@ impl Accelerated for Card {
         Err(ApiError::new(ErrorCode::NotAccelerated, "no"))
     }
 
+    fn attach_when_free(&self) -> Result<(), ApiError> {
+        unreachable!("nobody asks for it here")
+    }
+
     fn detach(&self) -> Result<SwitchReport, ApiError> {
         Err(ApiError::new(ErrorCode::NotAccelerated, "no"))
     }

@@ -43,7 +43,7 @@ pub enum ClientError {
         /// The bound.
         after: Duration,
     },
-    /// All VFs that would do are held.
+    /// All VFs that would do are held; the device may be in the queue for one.
     #[error(transparent)]
     NoVfFree(OpError),
     /// The daemon refused.
@@ -60,7 +60,7 @@ pub enum ClientError {
 impl From<OpError> for ClientError {
     fn from(error: OpError) -> Self {
         match error {
-            OpError::NoVfFree { .. } => Self::NoVfFree(error),
+            OpError::NoVfFree { .. } | OpError::Queued { .. } => Self::NoVfFree(error),
             other => Self::Refused(other),
         }
     }

@@ -10,7 +10,7 @@ pub use error::ClientError;
 
 use crate::ops::{
     AcquireRequest, Acquired, DeviceClass, LeaseId, LeaseInfo, MacAddr, Op, Reply, Request, Rings,
-    Supported, VfEntry,
+    Supported, VfEntry, WaitingEntry,
 };
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -70,6 +70,14 @@ impl Client {
     /// [`ClientError`].
     pub fn list(&self) -> Result<Vec<VfEntry>, ClientError> {
         self.get("/v1/vfs")
+    }
+
+    /// The devices that wait for a VF, the next one first, as far as this process may see them.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn waiting(&self) -> Result<Vec<WaitingEntry>, ClientError> {
+        self.get("/v1/queue")
     }
 
     /// The daemon's counters and gauges, in Prometheus' text form.

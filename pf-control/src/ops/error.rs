@@ -17,14 +17,20 @@ pub enum OpError {
     },
     /// Every suitable VF is held.
     #[error(
-        "no VF is free: {held} of {total} suitable ones are held or in maintenance; detach a VM, serve more \
+        "no VF is free: {held} of {total} suitable ones are held, in maintenance or kept for who waits; detach a VM, serve more \
          (--vfs), or end the maintenance (enable)"
     )]
     NoVfFree {
         /// VFs that would do.
         total: u32,
-        /// How many of them are held, out of order or in maintenance.
+        /// How many of them are held, out of order, in maintenance or kept for who waits longer.
         held: u32,
+    },
+    /// Every suitable VF is held, or kept for those who wait longer; the device is in the queue.
+    #[error("no VF is free; the device is in the queue, with {ahead} before it")]
+    Queued {
+        /// How many wait longer.
+        ahead: u32,
     },
     /// No VF of the pool could ever do what is asked.
     #[error("no VF of this host can serve the request: {reason}")]

@@ -15,7 +15,7 @@ pub use error::OpError;
 pub(crate) use error::with_causes;
 pub use reply::{
     Acquired, LeaseInfo, PciIds, QueueStats, QueueStatus, Region, RegionKind, Reply, Supported,
-    Vectors, VfEntry,
+    Vectors, VfEntry, WaitingEntry,
 };
 pub use request::{
     AcquireRequest, DeviceClass, LeaseId, MirrorDirection, Op, Request, Ring, Rings, RxMode,

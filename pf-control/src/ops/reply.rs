@@ -133,6 +133,20 @@ pub struct VfEntry {
     pub maintenance: bool,
 }
 
+/// A device that waits for a VF.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
+pub struct WaitingEntry {
+    /// The process that asked.
+    pub pid: u32,
+    /// The VM, as it told.
+    pub vm: String,
+    /// The VM's device, as it told.
+    pub device: String,
+    /// For how long, in seconds.
+    pub seconds: u64,
+}
+
 /// The answer to [`Request::IsSupported`](super::Request::IsSupported).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]

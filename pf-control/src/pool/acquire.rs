@@ -1,11 +1,12 @@
 //! Choosing a VF for a request, and taking VFs back from processes that have ended.
 
+use super::queue::{Queue, Waiter};
 use super::slot::{Advance, Lease, Owner, Slot, vendor_error};
 use super::{ACQUIRE_DEADLINE, Pool};
 use crate::inventory::process;
 use crate::lease::{LeaseEvent, LeaseState};
-use crate::ops::{AcquireRequest, Acquired, OpError, limits, with_causes};
-use std::sync::{Arc, MutexGuard};
+use crate::ops::{AcquireRequest, Acquired, OpError, WaitingEntry, limits, with_causes};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,13 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(10);
 
 impl Pool {
-    /// Takes a free VF that can do what is asked, for the process `pid`. One that asks again for
+    /// Takes a free VF that can do what is asked, for the process `pid`, if nobody has waited for
+    /// it longer. One that asks again for
     /// the same device, since the answer got lost, gets the same VF.
     ///
     /// # Errors
     /// [`OpError::Invalid`], [`OpError::Unsuitable`] when none will ever do,
-    /// [`OpError::NoVfFree`] when none is free, or the kernel's refusal; then the VF is back in
+    /// [`OpError::NoVfFree`] when none is free, or [`OpError::Queued`] if it is to be waited for, or the kernel's refusal; then the VF is back in
     /// the pool.
     pub fn acquire(&self, request: &AcquireRequest, pid: u32) -> Result<Acquired, OpError> {
         check(request)?;
@@ -27,7 +29,23 @@ impl Pool {
         if let Some(slot) = acquired_before(&suitable, request, pid) {
             return describe(slot);
         }
-        let (slot, guard) = self.wait_for_free(&suitable)?;
+        let waiter = Waiter { pid, vm: request.vm.clone(), device: request.device.clone() };
+        let free = self.wait_for_free(&suitable).and_then(|(slot, guard)| {
+            let count = self.count_free(&suitable);
+            let total = suitable.len() as u32;
+            match self.queue().is_turn_of(&waiter, count, Instant::now()) {
+                true => Ok((slot, guard)),
+                false => Err(OpError::NoVfFree { total, held: total }),
+            }
+        });
+        let (slot, guard) = match free {
+            Err(OpError::NoVfFree { .. }) if request.wait => {
+                let ahead = self.queue().join(&waiter, Instant::now()) as u32;
+                return Err(OpError::Queued { ahead });
+            }
+            free => free?,
+        };
+        self.queue().leave(&waiter);
         *slot.lease() = Lease {
             owner: Some(owner),
             vm: Some(request.vm.clone()),
@@ -49,6 +67,38 @@ impl Pool {
         acquired
     }
 
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_free(&self, suitable: &[&Arc<Slot>]) -> usize {
+        let free = |slot: &&&Arc<Slot>| {
+            slot.lease().state == LeaseState::Free && !self.is_in_maintenance(slot)
+        };
+        suitable.iter().filter(free).count()
+    }
+
+    /// The devices that wait for a VF, the next one first.
+    pub fn waiting(&self) -> Vec<WaitingEntry> {
+        let now = Instant::now();
+        let entry = |(waiter, since): (&Waiter, Instant)| WaitingEntry {
+            pid: waiter.pid,
+            vm: waiter.vm.clone(),
+            device: waiter.device.clone(),
+            seconds: now.duration_since(since).as_secs(),
+        };
+        self.queue().iter().map(entry).collect()
+    }
+
+    /// Keeps the queue honest: the dead do not wait, and a VF that nobody comes for is passed on.
+    fn tend_queue(&self) {
+        let all: Vec<_> = self.slots.iter().collect();
+        let free = self.count_free(&all);
+        let mut queue = self.queue();
+        queue.see(free, Instant::now());
+        queue.remove(|waiter| self.host.processes.start_time(waiter.pid).is_none());
+    }
+
     /// The process `pid` as an owner.
     pub(super) fn owner(&self, pid: u32) -> Result<Owner, OpError> {
         let gone = || OpError::Invalid {
@@ -62,6 +112,7 @@ impl Pool {
     /// Takes back the VFs of processes that have ended, and tries again to clean those that
     /// could not be cleaned. Returns at once for a VF with an operation going on.
     pub fn reap(&self) {
+        self.tend_queue();
         for slot in &self.slots {
             if abandoned(slot)
                 && let Some(guard) = slot.try_begin()

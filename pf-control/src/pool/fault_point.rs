@@ -5,7 +5,7 @@ use crate::lease::LeaseEffect;
 use rustix::process::{Signal, getpid, kill_process};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// What the daemon does that its death may come before or after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,11 +83,13 @@ struct Death {
     point: FaultPoint,
     /// How often the point is passed unharmed before.
     spared: AtomicU32,
+    /// The daemon serves: what it does at its start is not meant.
+    armed: AtomicBool,
     die: fn(),
 }
 
 impl FaultPoints {
-    /// Dies by SIGKILL where `point` is reached for the first time.
+    /// Dies by SIGKILL where `point` is reached for the first time after [`FaultPoints::arm`].
     pub fn die_at(point: FaultPoint) -> Self {
         let die = || {
             // Does not return where it succeeds.
@@ -95,18 +97,28 @@ impl FaultPoints {
                 tracing::error!(%errno, "cannot die");
             }
         };
-        Self { death: Some(Death { point, spared: AtomicU32::new(0), die }) }
+        let (spared, armed) = (AtomicU32::new(0), AtomicBool::new(false));
+        Self { death: Some(Death { point, spared, armed, die }) }
     }
 
     /// Does `die` where `point` is reached after having been passed `spared` times.
     #[cfg(test)]
     pub(super) fn at(point: FaultPoint, spared: u32, die: fn()) -> Self {
-        Self { death: Some(Death { point, spared: AtomicU32::new(spared), die }) }
+        let (spared, armed) = (AtomicU32::new(spared), AtomicBool::new(true));
+        Self { death: Some(Death { point, spared, armed, die }) }
+    }
+
+    /// From now on the point counts.
+    pub(super) fn arm(&self) {
+        if let Some(death) = &self.death {
+            death.armed.store(true, Ordering::Release);
+        }
     }
 
     /// The daemon is at `point`.
     pub(super) fn reach(&self, point: FaultPoint) {
-        let Some(death) = self.death.as_ref().filter(|death| death.point == point) else { return };
+        let counts = |death: &&Death| death.point == point && death.armed.load(Ordering::Acquire);
+        let Some(death) = self.death.as_ref().filter(counts) else { return };
         let spare = |left: u32| left.checked_sub(1);
         if death.spared.fetch_update(Ordering::AcqRel, Ordering::Acquire, spare).is_err() {
             (death.die)();

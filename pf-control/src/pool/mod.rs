@@ -8,6 +8,7 @@ mod acquire;
 mod fault_point;
 mod maintenance;
 mod operations;
+mod queue;
 mod reconcile;
 mod settle;
 mod slot;
@@ -30,9 +31,10 @@ use crate::ops::{LeaseId, Op, OpError, VfEntry, with_causes};
 use crate::state::{LeaseRecord, StateError, Store};
 use crate::switch::Switch;
 use crate::vendor::PfModule;
+use queue::Queue;
 use slot::Lease;
 use std::collections::BTreeSet;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -67,6 +69,8 @@ pub struct Pool {
     store: Store,
     /// The PFs whose VFs are given to nobody, by their interfaces' names.
     maintenance: RwLock<BTreeSet<String>>,
+    /// Who waits for a VF.
+    queue: Mutex<Queue>,
     /// Counts what changes in the inventory.
     changes: watch::Sender<u64>,
 }
@@ -85,9 +89,15 @@ impl Pool {
         let slots = vfs.into_iter().map(|(vf, module)| Arc::new(Slot::new(vf, module))).collect();
         let maintenance = RwLock::new(store.maintenance()?);
         let changes = watch::Sender::new(0);
-        let pool = Self { host, slots, store, maintenance, changes };
+        let queue = Mutex::default();
+        let pool = Self { host, slots, store, maintenance, queue, changes };
         pool.reconcile(pool.store.leases()?);
         Ok(pool)
+    }
+
+    /// The daemon serves from now on: it dies where it was told to.
+    pub fn arm_faults(&self) {
+        self.host.faults.arm();
     }
 
     /// The VFs.

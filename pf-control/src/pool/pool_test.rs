@@ -88,6 +88,7 @@ pub(super) fn request() -> AcquireRequest {
         class: DeviceClass::Net,
         mtu: 1500,
         queues: 1,
+        wait: false,
     }
 }
 
@@ -507,4 +508,35 @@ fn a_vf_whose_owner_never_heard_of_it_comes_back() {
     assert!(bench.pool.slots()[0].lease().orphan_at.is_some());
     bench.acquire().unwrap();
     assert_eq!(bench.pool.slots()[0].lease().orphan_at, None);
+}
+
+#[test]
+fn who_waits_gets_the_vf_in_order_of_arrival() {
+    let bench = Bench::new(1);
+    let lease = bench.active();
+    let waiting = AcquireRequest { wait: true, ..request() };
+    let (first, mut second, third) = (Vmm::start(), Vmm::start(), Vmm::start());
+    let ask = |vmm: &Vmm, request: &AcquireRequest| bench.pool.acquire(request, vmm.pid());
+    for (ahead, vmm) in [&first, &second, &first, &third].into_iter().enumerate() {
+        let ahead = [0, 1, 0, 2][ahead];
+        assert_eq!(ask(vmm, &waiting), Err(OpError::Queued { ahead }));
+    }
+    let queue = bench.pool.waiting();
+    assert_eq!(
+        queue.iter().map(|entry| entry.pid).collect::<Vec<_>>(),
+        [first.pid(), second.pid(), third.pid()]
+    );
+    bench.call(Request::Release { lease }).unwrap();
+    // Who does not wait is behind all who do, and so is who came later.
+    let hasty = Vmm::start();
+    assert_eq!(ask(&hasty, &request()), Err(OpError::NoVfFree { total: 1, held: 1 }));
+    assert_eq!(ask(&third, &waiting), Err(OpError::Queued { ahead: 2 }));
+    let lease = ask(&first, &waiting).unwrap().lease;
+    // The dead do not wait.
+    second.kill();
+    bench.pool.reap();
+    assert_eq!(bench.pool.waiting().len(), 1);
+    bench.pool.carry_out(&Request::Release { lease }, first.pid()).unwrap();
+    ask(&third, &waiting).unwrap();
+    assert!(bench.pool.waiting().is_empty());
 }

@@ -5,7 +5,7 @@ use super::events::{self, Inventory};
 use super::metrics::{self, Metrics};
 use super::watch::Doorbell;
 use crate::client::Pong;
-use crate::ops::{Op, OpError, Reply, Request, VfEntry};
+use crate::ops::{Op, OpError, Reply, Request, VfEntry, WaitingEntry};
 use crate::pool::Pool;
 use axum::Json;
 use axum::Router;
@@ -78,7 +78,7 @@ pub(super) struct Daemon {
         title = "pf-control",
         description = "The host's VF and policy daemon. Unix socket only; errors say what to do."
     ),
-    paths(operation, list, follow, drain, enable, ping, prometheus)
+    paths(operation, list, queue, follow, drain, enable, ping, prometheus)
 )]
 struct Description;
 
@@ -98,7 +98,8 @@ async fn describe() -> Response {
 async fn prometheus(
     State(Daemon { pool, metrics, .. }): State<Daemon>,
 ) -> Result<Response, OpError> {
-    let text = bounded(Op::GetInfo, move || Ok(metrics.render(&pool.list()))).await?;
+    let text = bounded(Op::GetInfo, move || Ok(metrics.render(&pool.list(), pool.waiting().len())))
+        .await?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
@@ -106,6 +107,7 @@ pub(super) fn routes(daemon: Daemon) -> Router {
     Router::new()
         .route("/v1/ops", post(operation))
         .route("/v1/vfs", get(list))
+        .route("/v1/queue", get(queue))
         .route("/v1/events", get(follow))
         .route("/v1/pfs/{pf}/drain", post(drain))
         .route("/v1/pfs/{pf}/enable", post(enable))
@@ -131,6 +133,17 @@ async fn list(
     let mut entries = bounded(Op::GetInfo, move || Ok(pool.list())).await?;
     entries.retain(|entry| peer.sees(entry));
     Ok(Json(entries))
+}
+
+/// The devices that wait for a VF, the next one first, as far as the caller may see them.
+#[utoipa::path(get, path = "/v1/queue", responses((status = 200, body = [WaitingEntry])))]
+async fn queue(
+    State(Daemon { pool, .. }): State<Daemon>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Json<Vec<WaitingEntry>> {
+    let mut waiting = pool.waiting();
+    waiting.retain(|entry| peer.is_admin() || Some(entry.pid) == peer.pid);
+    Json(waiting)
 }
 
 /// All VFs as they are, one JSON object per line, then each that changes; now and then an empty
@@ -234,6 +247,7 @@ impl IntoResponse for OpError {
             Self::NotOwner { .. } | Self::NotAdmin => StatusCode::FORBIDDEN,
             Self::NoSuchLease { .. } => StatusCode::NOT_FOUND,
             Self::NoVfFree { .. }
+            | Self::Queued { .. }
             | Self::Unsuitable { .. }
             | Self::WrongState { .. }
             | Self::StillOpen { .. } => StatusCode::CONFLICT,

@@ -43,6 +43,7 @@ pub(super) struct Metrics {
     durations: Family<OpLabels, Histogram, fn() -> Histogram>,
     vfs: Family<VfLabels, Gauge>,
     maintenance: Family<PfLabels, Gauge>,
+    waiting: Gauge,
     registry: Registry,
 }
 
@@ -62,7 +63,9 @@ impl Default for Metrics {
         registry.register("operation_seconds", "How long operations took", durations.clone());
         registry.register("vfs", "VFs, by the state of their lease", vfs.clone());
         registry.register("maintenance", "1 while the PF is in maintenance", maintenance.clone());
-        Self { operations, durations, vfs, maintenance, registry }
+        let waiting = Gauge::default();
+        registry.register("waiting", "Devices that wait for a VF", waiting.clone());
+        Self { operations, durations, vfs, maintenance, waiting, registry }
     }
 }
 
@@ -76,7 +79,7 @@ impl Metrics {
     }
 
     /// The text, with the VFs as they are.
-    pub(super) fn render(&self, entries: &[VfEntry]) -> String {
+    pub(super) fn render(&self, entries: &[VfEntry], waiting: usize) -> String {
         // What is not there any more is not shown any more.
         self.vfs.clear();
         self.maintenance.clear();
@@ -93,6 +96,7 @@ impl Metrics {
             let pf = entry.pf.clone();
             self.maintenance.get_or_create(&PfLabels { pf }).set(i64::from(entry.maintenance));
         }
+        self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &self.registry) {
             tracing::error!(%error, "the metrics cannot be written");

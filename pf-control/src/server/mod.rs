@@ -80,6 +80,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let doorbell = watch::start(Arc::clone(&pool)).map_err(ServeError::Runtime)?;
     let inventory = events::publish(Arc::clone(&pool));
     let listener = claim.listen(config.group.as_deref())?;
+    pool.arm_faults();
     tracing::info!(socket = %config.socket.display(), vfs = pool.slots().len(), "serving");
     let server = axum::serve(
         listener,

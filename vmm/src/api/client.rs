@@ -114,6 +114,14 @@ impl Client {
         self.json(Method::POST, &format!("/v1/devices/{id}/attach"))
     }
 
+    /// Puts device `id` on a VF as soon as it can have one, and does not wait for that.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn attach_when_free(&self, id: &str) -> Result<(), ClientError> {
+        self.request(Method::POST, &format!("/v1/devices/{id}/attach-when-free")).map(drop)
+    }
+
     /// Takes device `id` back to emulation.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ use crate::migration::Report;
         resume,
         shutdown,
         attach,
+        attach_when_free,
         detach,
         migrate,
         snapshot,
@@ -60,6 +61,7 @@ pub(super) fn router(services: Services) -> Router {
         .route("/v1/vm/migration", get(migration))
         .route("/v1/vm/migration/cancel", post(cancel_migration))
         .route("/v1/devices/{id}/attach", post(attach))
+        .route("/v1/devices/{id}/attach-when-free", post(attach_when_free))
         .route("/v1/devices/{id}/detach", post(detach))
         .route("/metrics", get(prometheus))
         .route("/openapi.json", get(description))
@@ -125,6 +127,20 @@ async fn attach(
     Path(id): Path<String>,
 ) -> Result<Json<SwitchReport>, ApiError> {
     blocking(services, move |services| services.device(&id)?.attach()).await.map(Json)
+}
+
+/// Put a device's data path on a VF as soon as it can have one
+///
+/// Answers at once; the status tells when it is there. Detach ends the wish.
+#[utoipa::path(post, path = "/v1/devices/{id}/attach-when-free",
+    params(("id" = String, Path, description = "Name of the device")),
+    responses((status = 202), (status = "4XX", body = ErrorBody)))]
+async fn attach_when_free(
+    State(services): State<Services>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    blocking(services, move |services| services.device(&id)?.attach_when_free()).await?;
+    Ok(StatusCode::ACCEPTED)
 }
 
 /// Take a device's data path back to emulation

@@ -96,6 +96,12 @@ pub trait Accelerated: Send + Sync {
     /// Why it stays emulated.
     fn attach(&self) -> Result<SwitchReport, ApiError>;
 
+    /// Puts the data path on a VF as soon as it can have one, and does not wait for that.
+    ///
+    /// # Errors
+    /// It is on one, or can never be.
+    fn attach_when_free(&self) -> Result<(), ApiError>;
+
     /// Takes the data path back to emulation and keeps it there, because something cannot be done
     /// with a VF, until [`Accelerated::take_up`]. A guest that does not help in time loses the VF
     /// by force.

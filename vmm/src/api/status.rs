@@ -167,6 +167,8 @@ pub struct DeviceStatus {
     pub plugin: Option<PluginInfo>,
     /// PCI address of the VF.
     pub vf: Option<String>,
+    /// It is to have a VF and has none: it gets one as soon as one is free.
+    pub waits_for_vf: bool,
     /// The last switch.
     pub last_switch: Option<SwitchReport>,
     /// Durations of recent switches.
@@ -197,6 +199,7 @@ impl DeviceStatus {
             state: "emulated".to_owned(),
             plugin: None,
             vf: None,
+            waits_for_vf: false,
             last_switch: None,
             steps: Vec::new(),
             switches: SwitchCounts::default(),

@@ -106,6 +106,10 @@ impl Accelerated for FakeDevice {
         self.go.lock().unwrap().recv().unwrap()
     }
 
+    fn attach_when_free(&self) -> Result<(), ApiError> {
+        Ok(())
+    }
+
     fn detach(&self) -> Result<SwitchReport, ApiError> {
         Err(ApiError::new(ErrorCode::NoShell, "the guest runs no shell").hint("load npa_shell"))
     }

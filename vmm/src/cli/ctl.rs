@@ -31,6 +31,9 @@ enum Request {
     Attach {
         /// The device's id
         id: String,
+        /// Do not wait: put it on a VF as soon as one is free. `detach` ends the wish
+        #[arg(long)]
+        when_free: bool,
     },
     /// Take a device's data path back to emulation
     Detach {
@@ -118,7 +121,10 @@ pub(super) fn ctl(arguments: Arguments) -> Result<(), Failure> {
             println!("{}", serde_json::to_string_pretty(&client.status()?)?);
         }
         Request::Status { json: false } => print!("{}", print::status(&client.status()?)),
-        Request::Attach { id } => print!("{}", print::switch(&id, &client.attach(&id)?)),
+        Request::Attach { id, when_free: true } => client.attach_when_free(&id)?,
+        Request::Attach { id, when_free: false } => {
+            print!("{}", print::switch(&id, &client.attach(&id)?))
+        }
         Request::Detach { id } => print!("{}", print::switch(&id, &client.detach(&id)?)),
         Request::Pause => client.pause()?,
         Request::Resume => client.resume()?,

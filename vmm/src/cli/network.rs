@@ -190,6 +190,10 @@ impl Accelerated for EmulatedCard {
         Err(self.refusal())
     }
 
+    fn attach_when_free(&self) -> Result<(), ApiError> {
+        Err(self.refusal())
+    }
+
     fn detach(&self) -> Result<SwitchReport, ApiError> {
         Err(self.refusal())
     }

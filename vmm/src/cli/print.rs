@@ -145,6 +145,9 @@ fn describe(text: &mut String, device: &DeviceStatus) {
     if let Some(last) = &device.last_switch {
         let _ = write!(text, "  last      {}", steps(last));
     }
+    if device.waits_for_vf {
+        let _ = writeln!(text, "  waits     for a VF");
+    }
     if let Some(error) = &device.last_error {
         let _ = writeln!(text, "  error     {error}");
     }

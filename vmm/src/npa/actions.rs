@@ -201,7 +201,8 @@ impl Executor {
         if self.has_unreleased() {
             self.retry_release();
         }
-        let grant = self.hardware.pool.acquire()?;
+        let wait = self.core.lock().wants_vf;
+        let grant = self.hardware.pool.acquire(wait)?;
         let mut state = self.core.lock();
         state.lease = Some(grant.acquired.lease);
         state.vf = Some(grant.acquired.vf);

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use npa_abi::pci::{
     CAP_ID_VENDOR, CAP_MAGIC, CAP_VENDOR_ID, DEAD_BYTE, NPA_BAR, NPA_BAR_SIZE,
@@ -121,12 +121,20 @@ impl Acceleration {
     /// [`SwitchError::PoolAway`] before anything was changed; [`SwitchError::Forced`] when the
     /// guest did not take part, and the VF is back all the same.
     pub fn detach(&self) -> Result<(), SwitchError> {
-        {
+        let waited = {
             let mut state = self.core.lock();
-            state.wants_vf = false;
             state.pursuit = Pursuit::default();
+            std::mem::take(&mut state.wants_vf)
+        };
+        loop {
+            match self.detach_until(|_| false) {
+                // It waited for one, and does no more.
+                Err(SwitchError::NotAttached) if waited => return Ok(()),
+                // An attempt is under way that nobody asked for just now.
+                Err(SwitchError::Busy) if waited => self.core.wait_for_rest()?,
+                outcome => return outcome,
+            }
         }
-        self.detach_until(|_| false)
     }
 
     fn detach_until(&self, far_enough: impl Fn(Phase) -> bool) -> Result<(), SwitchError> {
@@ -212,14 +220,16 @@ impl Acceleration {
             std::mem::take(&mut state.wants_vf)
         };
         if wanted {
-            // The VF of before may still be on its way back.
-            let attached = self.core.wait_for_rest().and_then(|()| self.attach());
+            // The VF of before may still be on its way back. Until it is, nothing else attaches.
+            let rested = self.core.wait_for_rest();
+            self.core.lock().wants_vf = true;
+            let attached = rested.and_then(|()| self.attach());
             if let Err(error) = attached {
                 let mut state = self.core.lock();
-                // It may have been attached meanwhile, by the operator.
-                state.wants_vf = state.switch.phase() != Phase::Active;
-                if error.may_pass() {
-                    state.pursuit = Pursuit::default();
+                // The operator may have attached it meanwhile.
+                state.wants_vf &= state.switch.phase() != Phase::Active;
+                // One that was refused before anything began has put nothing off.
+                if error.may_pass() && state.pursuit.due().is_none() {
                     state.pursuit.put_off(Instant::now(), self.core.timing.retry);
                     self.core.wake();
                 }
@@ -227,6 +237,26 @@ impl Acceleration {
             }
         }
         Ok(wanted)
+    }
+
+    /// Puts the device on a VF as soon as it can have one: at once, when one becomes free, when the
+    /// guest's shell is there. Does not wait for that. [`Acceleration::detach`] ends the wish.
+    ///
+    /// # Errors
+    /// [`SwitchError::AlreadyAttached`].
+    pub fn attach_when_free(&self) -> Result<(), SwitchError> {
+        let mut state = self.core.lock();
+        if state.switch.phase() == Phase::Active {
+            return Err(SwitchError::AlreadyAttached);
+        }
+        state.wants_vf = true;
+        if !state.reserved {
+            state.pursuit = Pursuit::default();
+            state.pursuit.put_off(Instant::now(), Duration::ZERO);
+        }
+        drop(state);
+        self.core.wake();
+        Ok(())
     }
 }
 

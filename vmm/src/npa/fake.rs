@@ -49,6 +49,8 @@ pub(super) struct World {
     pub(super) wired: Vec<u16>,
     events: Vec<VfEvent>,
     signal: Option<EventFd>,
+    /// The last acquire was one that waits.
+    pub(super) waits: bool,
     /// What the pool says next.
     pub(super) news: Vec<PoolNews>,
 }
@@ -97,7 +99,8 @@ impl FakePool {
 }
 
 impl VfPool for FakePool {
-    fn acquire(&self) -> Result<VfGrant, ClientError> {
+    fn acquire(&self, wait: bool) -> Result<VfGrant, ClientError> {
+        self.0.lock().unwrap().waits = wait;
         if self.0.lock().unwrap().held {
             return Err(ClientError::NoVfFree(OpError::NoVfFree { total: 1, held: 1 }));
         }

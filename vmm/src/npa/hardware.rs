@@ -28,11 +28,12 @@ pub struct VfGrant {
 
 /// Where VFs come from and go back to. Calls may block up to a bound of the implementation's.
 pub trait VfPool: Send + Sync {
-    /// Takes a VF under its placeholder address.
+    /// Takes a VF under its placeholder address; with `wait` the device waits in the pool's queue if
+    /// none is free, and is to ask again.
     ///
     /// # Errors
     /// No VF is free or fit, or the daemon is away.
-    fn acquire(&self) -> Result<VfGrant, ClientError>;
+    fn acquire(&self, wait: bool) -> Result<VfGrant, ClientError>;
 
     /// Whether the daemon answers and knows the lease, so that the VF could be given back.
     ///

@@ -94,6 +94,10 @@ impl Accelerated for AcceleratedDevice {
         Ok(self.report(SwitchKind::Attach))
     }
 
+    fn attach_when_free(&self) -> Result<(), ApiError> {
+        self.acceleration.attach_when_free().map_err(|error| api_error(&error))
+    }
+
     fn detach(&self) -> Result<SwitchReport, ApiError> {
         self.acceleration.detach().map_err(|error| api_error(&error))?;
         Ok(self.report(SwitchKind::Detach))
@@ -113,6 +117,7 @@ fn fill(status: &mut DeviceStatus, state: &State) {
     }
     .to_owned();
     status.plugin = state.plugin.clone().map(|(name, version)| PluginInfo { name, version });
+    status.waits_for_vf = state.wants_vf && phase != Phase::Active;
     status.vf = state.vf.map(|vf| vf.to_string());
     status.last_switch = state.history.records().next_back().map(report);
     status.steps = state.history.summary().iter().map(summary).collect();

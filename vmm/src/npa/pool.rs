@@ -74,7 +74,7 @@ fn insist<T>(
 }
 
 impl VfPool for NetPool {
-    fn acquire(&self) -> Result<VfGrant, ClientError> {
+    fn acquire(&self, wait: bool) -> Result<VfGrant, ClientError> {
         let acquired = insist(false, || {
             self.client.acquire(AcquireRequest {
                 vm: self.endpoint.vm.clone(),
@@ -82,6 +82,7 @@ impl VfPool for NetPool {
                 class: DeviceClass::Net,
                 mtu: self.endpoint.mtu,
                 queues: 1,
+                wait,
             })
         })?;
         let mut device_info: [u32; DEVICE_INFO_WORDS] = acquired.device_info;

@@ -235,3 +235,42 @@ fn a_vf_that_is_wanted_back_no_longer_stays() {
     guest.act();
     assert_eq!(guest.view().state, State::Active);
 }
+
+#[test]
+fn a_device_that_may_wait_is_queued_until_a_vf_is_free() {
+    let mut guest = marking();
+    guest.world.lock().unwrap().held = true;
+    assert!(guest.during(|device| device.attach()).is_err());
+    assert!(!guest.world.lock().unwrap().waits, "an attach that fails is no wish");
+    guest.acceleration.attach_when_free().unwrap();
+    guest.wait(|world| world.waits);
+    {
+        let mut world = guest.world.lock().unwrap();
+        world.held = false;
+        world.news.push(PoolNews::Free);
+    }
+    guest.until(State::Active);
+    let again = guest.acceleration.attach_when_free();
+    assert!(matches!(again, Err(SwitchError::AlreadyAttached)));
+    // A wish ends with the detach, also before it is fulfilled.
+    guest.during(|device| device.detach()).unwrap();
+    guest.world.lock().unwrap().held = true;
+    guest.acceleration.attach_when_free().unwrap();
+    guest.wait(|world| world.waits);
+    guest.during(|device| device.detach()).unwrap();
+    guest.world.lock().unwrap().held = false;
+    std::thread::sleep(3 * timing().retry);
+    guest.act();
+    assert_eq!(guest.view().state, State::Emulated);
+    assert!(matches!(guest.acceleration.detach(), Err(SwitchError::NotAttached)));
+}
+
+#[test]
+fn a_device_whose_shell_comes_later_gets_its_vf_then() {
+    let mut guest = Guest::new();
+    guest.put(offset_of!(ShellPage, features), FEATURE_MARKS);
+    guest.acceleration.attach_when_free().unwrap();
+    std::thread::sleep(3 * timing().retry);
+    guest.register();
+    guest.until(State::Active);
+}

@@ -316,6 +316,11 @@ impl Guest {
         Ok(())
     }
 
+    /// The number of its `vmm`'s process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills `vmm` with SIGKILL.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.kill_now()

@@ -22,6 +22,7 @@ mod module_unload;
 mod outside;
 mod peer;
 mod pool;
+mod queue;
 mod relay;
 mod snapshot;
 mod stock_guest;
@@ -167,6 +168,14 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         cards: Cards::OneHost,
         timeout: 900,
         run: daemon_faults::scenario,
+    },
+    Scenario {
+        name: "queue",
+        summary: "four VMs on two VFs: each gets one in its turn, and is emulated until then",
+        kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
+        timeout: 400,
+        run: queue::scenario,
     },
     Scenario {
         name: "vmm-death",

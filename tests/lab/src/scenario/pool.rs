@@ -148,6 +148,13 @@ pub(super) fn fault_points() -> Result<Vec<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
+/// The lines of `pf-control list` that tell who waits for a VF.
+pub(super) fn waiting() -> Result<Vec<String>> {
+    let text = call_daemon(&["list"])?;
+    let waits = |line: &&str| line.starts_with("waits for a VF");
+    Ok(text.lines().filter(waits).map(str::to_owned).collect())
+}
+
 /// Puts the PF into maintenance and waits until it is empty.
 pub(super) fn drain(pf: &str) -> Result<()> {
     call_daemon(&["drain", pf, "--timeout", "20"]).map(drop)
