@@ -2,11 +2,11 @@
 
 mod drain;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use pf_control::client::Client;
 use pf_control::lease::LeaseState;
-use pf_control::ops::{PciAddress, Request, VfEntry, WaitingEntry};
+use pf_control::ops::{AdapterEntry, Health, PciAddress, Request, VfEntry, WaitingEntry};
 use pf_control::pool::FaultPoint;
 use pf_control::server;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -30,8 +30,10 @@ struct Cli {
 enum Command {
     /// Serve the VFs of one or more PFs.
     Serve(Serve),
-    /// Show the VFs, who holds them, and their state.
+    /// Show the adapters with their links, the VFs, who holds them, and who waits for one.
     List(List),
+    /// Show all that is known of an adapter or a VF.
+    Show(Show),
     /// Print the daemon's counters and gauges, in Prometheus' text form.
     Metrics(At),
     /// Print each VF, then each that changes, one JSON object per line.
@@ -99,6 +101,17 @@ struct List {
     json: bool,
 }
 
+#[derive(Args)]
+struct Show {
+    #[command(flatten)]
+    at: At,
+    /// A network interface, or the PCI address of an adapter or a VF.
+    name: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -109,6 +122,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::List(args) => list(&args),
+        Command::Show(args) => show(&args),
         Command::Metrics(at) => metrics(&at),
         Command::Watch(at) => watch(&at),
         Command::Drain(args) => args.run(),
@@ -143,6 +157,8 @@ fn list(args: &List) -> anyhow::Result<()> {
         serde_json::to_writer_pretty(&mut out, &entries)?;
         writeln!(out)?;
     } else {
+        print_adapters(&mut out, &client.adapters()?)?;
+        writeln!(out)?;
         print(&mut out, &entries)?;
         for WaitingEntry { pid, vm, device, seconds } in client.waiting()? {
             writeln!(out, "waits for a VF since {seconds} s: {vm}/{device} (process {pid})")?;
@@ -174,6 +190,71 @@ fn fault_points() -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for point in FaultPoint::all() {
         writeln!(out, "{point}")?;
+    }
+    Ok(())
+}
+
+fn show(args: &Show) -> anyhow::Result<()> {
+    let client = Client::new(&args.at.socket);
+    let known_as = |address: PciAddress| address.to_string() == args.name;
+    let adapters = client.adapters()?.into_iter();
+    let adapters = adapters.filter(|it| it.interface == args.name || known_as(it.address));
+    let vfs = client.list()?.into_iter().filter(|it| known_as(it.vf));
+    let found: Vec<serde_json::Value> = adapters
+        .map(serde_json::to_value)
+        .chain(vfs.map(serde_json::to_value))
+        .collect::<Result<_, _>>()?;
+    if found.is_empty() {
+        bail!("no adapter and no VF is called '{}'; 'pf-control list' shows them", args.name);
+    }
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &found)?;
+        return Ok(writeln!(out)?);
+    }
+    for (index, entry) in found.iter().filter_map(serde_json::Value::as_object).enumerate() {
+        if index != 0 {
+            writeln!(out)?;
+        }
+        for (key, value) in entry {
+            let value = match value {
+                serde_json::Value::Null => "-".to_owned(),
+                serde_json::Value::String(text) => text.clone(),
+                value => value.to_string(),
+            };
+            writeln!(out, "{:<14} {value}", key.replace('_', " "))?;
+        }
+    }
+    Ok(())
+}
+
+fn print_adapters(out: &mut impl Write, entries: &[AdapterEntry]) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:<13} {:<10} {:<10} {:<11} {:<12} {:>9}  {:<9} FAULT",
+        "ADAPTER", "INTERFACE", "DRIVER", "HEALTH", "LINK", "FREE/VFS", "NUMA NODE"
+    )?;
+    for entry in entries {
+        let health = match entry.health {
+            Health::Enabled => "enabled",
+            Health::Maintenance => "maintenance",
+            Health::Failed => "failed",
+        };
+        let link = match (entry.link_up, entry.speed_mbit) {
+            (true, Some(speed)) => format!("{speed} Mbit/s"),
+            (true, None) => "up".to_owned(),
+            (false, _) => "down".to_owned(),
+        };
+        writeln!(
+            out,
+            "{:<13} {:<10} {:<10} {health:<11} {link:<12} {:>9}  {:<9} {}",
+            entry.address.to_string(),
+            entry.interface,
+            entry.driver,
+            format!("{}/{}", entry.free, entry.vfs),
+            entry.numa_node.map_or("-".to_owned(), |node| node.to_string()),
+            entry.fault.as_deref().unwrap_or("-"),
+        )?;
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ mod transport;
 pub use error::ClientError;
 
 use crate::ops::{
-    AcquireRequest, Acquired, DeviceClass, LeaseId, LeaseInfo, MacAddr, Op, Reply, Request, Rings,
-    Supported, VfEntry, WaitingEntry,
+    AcquireRequest, Acquired, AdapterEntry, DeviceClass, LeaseId, LeaseInfo, MacAddr, Op, Reply,
+    Request, Rings, Supported, VfEntry, WaitingEntry,
 };
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -70,6 +70,14 @@ impl Client {
     /// [`ClientError`].
     pub fn list(&self) -> Result<Vec<VfEntry>, ClientError> {
         self.get("/v1/vfs")
+    }
+
+    /// The host's adapters.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn adapters(&self) -> Result<Vec<AdapterEntry>, ClientError> {
+        self.get("/v1/adapters")
     }
 
     /// The devices that wait for a VF, the next one first, as far as this process may see them.

@@ -159,8 +159,30 @@ impl Sysfs {
 
     /// Whether an interface has a carrier. Down, or gone, it has none.
     pub fn carrier(&self, interface: &str) -> bool {
-        let path = self.root.join("class/net").join(interface).join("carrier");
-        fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
+        self.net(interface, "carrier").is_some_and(|text| text == "1")
+    }
+
+    /// The speed of an interface in Mbit/s; `None` where it has none, or does not say.
+    pub fn speed(&self, interface: &str) -> Option<u32> {
+        // -1 without a carrier, and an error for interfaces that know no speed.
+        self.net(interface, "speed")?.parse().ok()
+    }
+
+    /// The embedded switch that an interface is a port of, as the kernel names it.
+    pub fn switch_id(&self, interface: &str) -> Option<String> {
+        self.net(interface, "phys_switch_id").filter(|id| !id.is_empty())
+    }
+
+    /// The NUMA node that a function is near to.
+    pub fn numa_node(&self, address: PciAddress) -> Option<u32> {
+        let text = fs::read_to_string(self.function(address).join("numa_node")).ok()?;
+        // -1 on hosts that have but one.
+        text.trim().parse().ok()
+    }
+
+    fn net(&self, interface: &str, attribute: &str) -> Option<String> {
+        let path = self.root.join("class/net").join(interface).join(attribute);
+        fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
     }
 
     pub(super) fn function(&self, address: PciAddress) -> PathBuf {

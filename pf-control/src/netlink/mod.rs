@@ -3,9 +3,11 @@
 //! Calls block, so they belong on a blocking thread of the runtime that the connection lives in.
 //! Each returns when the kernel has acknowledged it. No policy here.
 
+mod events;
 mod fdb;
 mod link;
 
+pub use events::follow_links;
 pub use fdb::{FdbEntry, FdbKind};
 pub use link::Link;
 

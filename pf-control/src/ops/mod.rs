@@ -14,8 +14,8 @@ pub use error::OpError;
 #[cfg(feature = "daemon")]
 pub(crate) use error::with_causes;
 pub use reply::{
-    Acquired, LeaseInfo, PciIds, QueueStats, QueueStatus, Region, RegionKind, Reply, Supported,
-    Vectors, VfEntry, WaitingEntry,
+    Acquired, AdapterEntry, Health, LeaseInfo, PciIds, QueueStats, QueueStatus, Region, RegionKind,
+    Reply, Supported, Vectors, VfEntry, WaitingEntry,
 };
 pub use request::{
     AcquireRequest, DeviceClass, LeaseId, MirrorDirection, Op, Request, Ring, Rings, RxMode,

@@ -131,6 +131,59 @@ pub struct VfEntry {
     pub fault: Option<String>,
     /// Its PF is in maintenance: it is given to nobody, and wanted back from who holds it.
     pub maintenance: bool,
+    /// The uplink has a carrier.
+    pub link_up: bool,
+}
+
+/// Whether an adapter serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// Its VFs are given to VMs.
+    Enabled,
+    /// An operator has put it into maintenance.
+    Maintenance,
+    /// It, or its driver, does not answer.
+    Failed,
+}
+
+/// An adapter of the host's: a PF, or a function on its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
+pub struct AdapterEntry {
+    /// Its place.
+    pub address: PciAddress,
+    /// The network interface of its uplink.
+    pub interface: String,
+    /// The host driver bound to it.
+    pub driver: String,
+    /// Identification.
+    pub pci_ids: PciIds,
+    /// The NUMA node that it is near to.
+    pub numa_node: Option<u32>,
+    /// The embedded switch that it is part of, as the kernel names it.
+    pub switch: Option<String>,
+    /// The uplink's address.
+    pub mac: Option<MacAddr>,
+    /// The uplink's MTU in bytes.
+    pub mtu: Option<u16>,
+    /// The uplink has a carrier.
+    pub link_up: bool,
+    /// The uplink's speed in Mbit/s.
+    pub speed_mbit: Option<u32>,
+    /// What its VFs are.
+    pub class: DeviceClass,
+    /// The plugin that drives them.
+    pub plugin: String,
+    /// How many there are.
+    pub vfs: u32,
+    /// How many of them nobody holds.
+    pub free: u32,
+    /// Whether it serves.
+    pub health: Health,
+    /// Why it is [`Health::Failed`].
+    pub fault: Option<String>,
 }
 
 /// A device that waits for a VF.

@@ -5,7 +5,7 @@ use super::slot::{Advance, Lease, Owner, Slot, vendor_error};
 use super::{ACQUIRE_DEADLINE, Pool};
 use crate::inventory::process;
 use crate::lease::{LeaseEvent, LeaseState};
-use crate::ops::{AcquireRequest, Acquired, OpError, WaitingEntry, limits, with_causes};
+use crate::ops::{AcquireRequest, Acquired, OpError, WaitingEntry, limits};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -136,17 +136,19 @@ impl Pool {
     fn suitable(&self, request: &AcquireRequest) -> Result<Vec<&Arc<Slot>>, OpError> {
         let mut reason = format!("no {:?} VF is served", request.class).to_lowercase();
         let mut suitable = Vec::new();
+        let uplinks = self.uplinks();
         for slot in &self.slots {
             let description = slot.module.describe();
             if description.class != request.class {
                 continue;
             }
-            let mtu = match slot.module.uplink() {
-                Ok(uplink) => uplink.mtu,
-                Err(error) => {
-                    reason = with_causes(&error);
+            let mtu = match uplinks.get(slot.module.interface()) {
+                Some(Ok(uplink)) => uplink.mtu,
+                Some(Err(error)) => {
+                    reason.clone_from(error);
                     continue;
                 }
+                None => continue,
             };
             if description.queues < request.queues {
                 reason = format!("a VF has {} queue pairs", description.queues);

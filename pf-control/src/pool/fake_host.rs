@@ -7,7 +7,7 @@ use crate::netlink::NetlinkError;
 use crate::ops::{DeviceClass, MacAddr, Op, PciIds, Rings, Vectors};
 use crate::state::Store;
 use crate::switch::{Switch, SwitchError};
-use crate::vendor::{PfModule, Uplink, VendorError, VfDescription};
+use crate::vendor::{Adapter, PfModule, Uplink, VendorError, VfDescription};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) fdb: HashMap<MacAddr, (String, bool)>,
     /// Open groups and who has them open.
     pub(crate) open: HashMap<u32, u32>,
+    /// The uplink has no carrier.
+    pub(crate) unplugged: bool,
     /// Steps that fail, by their first word in the log.
     pub(crate) broken: HashSet<&'static str>,
 }
@@ -96,6 +98,16 @@ impl PfModule for FakePfModule {
         "eth0"
     }
 
+    fn adapter(&self) -> Adapter {
+        Adapter {
+            address: "0000:01:00.0".parse().unwrap(),
+            driver: "fake".into(),
+            ids: PciIds { vendor: 0x8086, device: 0x10c9, subsystem_vendor: 0, subsystem: 0 },
+            numa_node: Some(1),
+            switch: None,
+        }
+    }
+
     fn describe(&self) -> VfDescription {
         VfDescription {
             class: DeviceClass::Net,
@@ -112,7 +124,12 @@ impl PfModule for FakePfModule {
     }
 
     fn uplink(&self) -> Result<Uplink, VendorError> {
-        Ok(Uplink { index: UPLINK, mac: PF_MAC, mtu: 1500, link_up: true })
+        if self.host.world().broken.contains("link") {
+            return Err(netlink(io::Error::from_raw_os_error(19)).into());
+        }
+        let link_up = !self.host.world().unplugged;
+        let speed_mbit = link_up.then_some(1000);
+        Ok(Uplink { index: UPLINK, mac: PF_MAC, mtu: 1500, link_up, speed_mbit })
     }
 
     fn vf_mac(&self, vf: u32) -> Result<Option<MacAddr>, VendorError> {

@@ -6,6 +6,7 @@
 
 mod acquire;
 mod fault_point;
+mod inventory;
 mod maintenance;
 mod operations;
 mod queue;
@@ -27,7 +28,7 @@ pub use slot::{Owner, Slot};
 
 use crate::inventory::{Occupancy, ProcessTable, Vf};
 use crate::lease::LeaseState;
-use crate::ops::{LeaseId, Op, OpError, VfEntry, with_causes};
+use crate::ops::{LeaseId, Op, OpError, with_causes};
 use crate::state::{LeaseRecord, StateError, Store};
 use crate::switch::Switch;
 use crate::vendor::PfModule;
@@ -105,14 +106,6 @@ impl Pool {
         &self.slots
     }
 
-    /// The inventory, for people.
-    pub fn list(&self) -> Vec<VfEntry> {
-        self.slots
-            .iter()
-            .map(|slot| VfEntry { maintenance: self.is_in_maintenance(slot), ..slot.entry() })
-            .collect()
-    }
-
     /// The VF of a lease that `pid` holds.
     fn held(&self, lease: LeaseId, pid: u32) -> Result<&Arc<Slot>, OpError> {
         let slot = self
@@ -142,6 +135,13 @@ impl Pool {
     /// A count that moves on whenever the inventory changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Something about an interface, its link for one, has changed.
+    pub fn link_changed(&self, interface: &str) {
+        if self.slots.iter().any(|slot| slot.module.interface() == interface) {
+            self.changed();
+        }
     }
 
     fn changed(&self) {

@@ -3,7 +3,9 @@
 use super::fake_host::{FakeHost, PF_MAC, VM_MAC};
 use super::*;
 use crate::lease::LeaseState;
-use crate::ops::{AcquireRequest, Acquired, DeviceClass, MacAddr, Reply, Request, Ring, Rings};
+use crate::ops::{
+    AcquireRequest, Acquired, DeviceClass, Health, MacAddr, Reply, Request, Ring, Rings,
+};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
@@ -539,4 +541,26 @@ fn who_waits_gets_the_vf_in_order_of_arrival() {
     bench.pool.carry_out(&Request::Release { lease }, first.pid()).unwrap();
     ask(&third, &waiting).unwrap();
     assert!(bench.pool.waiting().is_empty());
+}
+
+#[test]
+fn an_adapter_is_shown_with_its_link_and_its_health() {
+    let bench = Bench::new(3);
+    bench.active();
+    let [adapter] = bench.pool.adapters().try_into().unwrap();
+    assert_eq!((adapter.vfs, adapter.free, adapter.health), (3, 2, Health::Enabled));
+    assert_eq!((adapter.link_up, adapter.speed_mbit), (true, Some(1000)));
+    assert_eq!((adapter.numa_node, adapter.interface.as_str()), (Some(1), "eth0"));
+    bench.host.world().unplugged = true;
+    bench.pool.set_maintenance("eth0", true).unwrap();
+    let [adapter] = bench.pool.adapters().try_into().unwrap();
+    assert_eq!((adapter.link_up, adapter.health), (false, Health::Maintenance));
+    assert!(bench.pool.list().iter().all(|entry| !entry.link_up));
+    bench.host.world().broken.insert("link");
+    let [adapter] = bench.pool.adapters().try_into().unwrap();
+    assert_eq!((adapter.health, adapter.mac), (Health::Failed, None));
+    assert!(adapter.fault.is_some());
+    // The VFs are still known, and still theirs who hold them.
+    assert_eq!(bench.pool.list().len(), 3);
+    assert_eq!(bench.state(), LeaseState::Active);
 }

@@ -128,7 +128,8 @@ impl Slot {
         Ok(placeholder(self.module.uplink()?.mac, self.vf.index))
     }
 
-    pub(super) fn entry(&self) -> VfEntry {
+    /// What is shown of it; `link_up` is what its uplink says.
+    pub(super) fn entry(&self, link_up: bool) -> VfEntry {
         // The kernel may be slow: it is asked before the lease is looked at.
         let mac = self.mac().unwrap_or(MacAddr([0; 6]));
         let description = self.module.describe();
@@ -147,6 +148,7 @@ impl Slot {
             device: lease.device.clone(),
             fault: lease.fault.clone(),
             maintenance: false,
+            link_up,
         }
     }
 

@@ -5,7 +5,7 @@ use super::events::{self, Inventory};
 use super::metrics::{self, Metrics};
 use super::watch::Doorbell;
 use crate::client::Pong;
-use crate::ops::{Op, OpError, Reply, Request, VfEntry, WaitingEntry};
+use crate::ops::{AdapterEntry, Op, OpError, Reply, Request, VfEntry, WaitingEntry};
 use crate::pool::Pool;
 use axum::Json;
 use axum::Router;
@@ -78,7 +78,7 @@ pub(super) struct Daemon {
         title = "pf-control",
         description = "The host's VF and policy daemon. Unix socket only; errors say what to do."
     ),
-    paths(operation, list, queue, follow, drain, enable, ping, prometheus)
+    paths(operation, list, adapters, queue, follow, drain, enable, ping, prometheus)
 )]
 struct Description;
 
@@ -107,6 +107,7 @@ pub(super) fn routes(daemon: Daemon) -> Router {
     Router::new()
         .route("/v1/ops", post(operation))
         .route("/v1/vfs", get(list))
+        .route("/v1/adapters", get(adapters))
         .route("/v1/queue", get(queue))
         .route("/v1/events", get(follow))
         .route("/v1/pfs/{pf}/drain", post(drain))
@@ -133,6 +134,14 @@ async fn list(
     let mut entries = bounded(Op::GetInfo, move || Ok(pool.list())).await?;
     entries.retain(|entry| peer.sees(entry));
     Ok(Json(entries))
+}
+
+/// The host's adapters, with their links and how many VFs are free.
+#[utoipa::path(get, path = "/v1/adapters", responses((status = 200, body = [AdapterEntry])))]
+async fn adapters(
+    State(Daemon { pool, .. }): State<Daemon>,
+) -> Result<Json<Vec<AdapterEntry>>, OpError> {
+    bounded(Op::GetInfo, move || Ok(pool.adapters())).await.map(Json)
 }
 
 /// The devices that wait for a VF, the next one first, as far as the caller may see them.
@@ -281,6 +290,7 @@ mod tests {
             device: None,
             fault: None,
             maintenance: false,
+            link_up: true,
         };
         let own = rustix::process::geteuid().as_raw();
         let stranger = Peer { pid: Some(10), uid: Some(own + 1) };

@@ -14,7 +14,7 @@ mod watch;
 pub use error::ServeError;
 
 use crate::inventory::{ProcessTable, Sysfs, VfioNodes};
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, follow_links};
 use crate::ops::PciAddress;
 use crate::pool::{FaultPoint, FaultPoints, Host, Pool};
 use crate::state::Store;
@@ -79,6 +79,8 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let pool = Arc::new(pool);
     let doorbell = watch::start(Arc::clone(&pool)).map_err(ServeError::Runtime)?;
     let inventory = events::publish(Arc::clone(&pool));
+    let told = Arc::clone(&pool);
+    follow_links(move |interface| told.link_changed(interface)).map_err(ServeError::Netlink)?;
     let listener = claim.listen(config.group.as_deref())?;
     pool.arm_faults();
     tracing::info!(socket = %config.socket.display(), vfs = pool.slots().len(), "serving");

@@ -4,7 +4,7 @@
 //! needs no VF reset. What a VF may set by its own mailbox (MTU, multicast, VLAN filters) the VMM
 //! sets there; such operations are not served here.
 
-use super::{PfModule, Uplink, VendorError, VfDescription, uplink};
+use super::{Adapter, PfModule, Uplink, VendorError, VfDescription, uplink};
 use crate::inventory::{Pf, Sysfs, Vf};
 use crate::netlink::Netlink;
 use crate::ops::{DeviceClass, MacAddr, Op, Region, RegionKind, Ring, Rings, Vectors, limits};
@@ -48,6 +48,16 @@ impl Igb {
 impl PfModule for Igb {
     fn interface(&self) -> &str {
         &self.pf.interface
+    }
+
+    fn adapter(&self) -> Adapter {
+        Adapter {
+            address: self.pf.address,
+            driver: self.pf.driver.clone(),
+            ids: self.pf.ids,
+            numa_node: self.sysfs.numa_node(self.pf.address),
+            switch: self.sysfs.switch_id(&self.pf.interface),
+        }
     }
 
     fn describe(&self) -> VfDescription {

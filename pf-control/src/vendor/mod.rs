@@ -11,7 +11,7 @@ pub use virtio::VirtioFunction;
 
 use crate::inventory::{InventoryError, Pf, Sysfs, Vf};
 use crate::netlink::{Netlink, NetlinkError};
-use crate::ops::{DeviceClass, MacAddr, Op, Region, Rings, Vectors, limits};
+use crate::ops::{DeviceClass, MacAddr, Op, PciAddress, PciIds, Region, Rings, Vectors, limits};
 
 /// Why a vendor module did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +58,32 @@ pub struct Uplink {
     pub mtu: u16,
     /// Whether it has a carrier.
     pub link_up: bool,
+    /// Its speed in Mbit/s, where it has a carrier and says so.
+    pub speed_mbit: Option<u32>,
+}
+
+/// What a module's functions are part of: does not change while it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adapter {
+    /// The PF's place, or the function's own.
+    pub address: PciAddress,
+    /// The host driver bound to it.
+    pub driver: String,
+    /// Identification.
+    pub ids: PciIds,
+    /// The NUMA node that it is near to, on hosts that have some.
+    pub numa_node: Option<u32>,
+    /// The embedded switch that it is part of, as the kernel names it.
+    pub switch: Option<String>,
 }
 
 /// One PF under a vendor's driver. Calls block; each is bounded in time. VFs go by their number.
 pub trait PfModule: Send + Sync {
     /// The network interface of the uplink: the PF's, or another on the same network.
     fn interface(&self) -> &str;
+
+    /// What its VFs are part of.
+    fn adapter(&self) -> Adapter;
 
     /// What its VFs look like.
     fn describe(&self) -> VfDescription;
@@ -132,6 +152,7 @@ fn uplink(interface: &str, sysfs: &Sysfs, netlink: &Netlink) -> Result<Uplink, V
         mac,
         mtu: link.mtu.try_into().unwrap_or(u16::MAX),
         link_up: sysfs.carrier(interface),
+        speed_mbit: sysfs.speed(interface),
     })
 }
 

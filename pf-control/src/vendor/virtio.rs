@@ -5,7 +5,7 @@
 //! uplink meanwhile. So it must hang on the same network as the uplink, and its address and filters
 //! are whatever whoever provides it has set.
 
-use super::{PfModule, Uplink, VendorError, VfDescription, uplink};
+use super::{Adapter, PfModule, Uplink, VendorError, VfDescription, uplink};
 use crate::inventory::{InventoryError, Sysfs, Vf};
 use crate::netlink::Netlink;
 use crate::ops::{DeviceClass, MacAddr, Op, PciAddress, Rings, Vectors, limits};
@@ -50,6 +50,7 @@ pub enum FunctionError {
 /// See the module.
 pub struct VirtioFunction {
     description: VfDescription,
+    function: Vf,
     uplink: String,
     sysfs: Sysfs,
     netlink: Netlink,
@@ -74,7 +75,7 @@ impl VirtioFunction {
         let config = sysfs.config(function)?;
         let description =
             describe(&config).map_err(|source| FunctionError::Layout { function, source })?;
-        Ok(Self { description, uplink: uplink.to_owned(), sysfs, netlink })
+        Ok(Self { description, function: *vf, uplink: uplink.to_owned(), sysfs, netlink })
     }
 }
 
@@ -98,6 +99,12 @@ fn describe(config: &[u8]) -> Result<VfDescription, LayoutError> {
 impl PfModule for VirtioFunction {
     fn interface(&self) -> &str {
         &self.uplink
+    }
+
+    fn adapter(&self) -> Adapter {
+        let Vf { address, ids, .. } = self.function;
+        let numa_node = self.sysfs.numa_node(address);
+        Adapter { address, driver: "vfio-pci".to_owned(), ids, numa_node, switch: None }
     }
 
     fn describe(&self) -> VfDescription {

@@ -202,6 +202,7 @@ mod tests {
             device: None,
             fault: None,
             maintenance,
+            link_up: true,
         };
         let told = |entry: Option<VfEntry>| {
             let mut told = Vec::new();

@@ -12,6 +12,7 @@ mod guest;
 mod host;
 mod hostile_guest;
 mod hung_guest;
+mod inventory;
 mod lifecycle;
 mod main_job;
 mod measure;
@@ -168,6 +169,14 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         cards: Cards::OneHost,
         timeout: 900,
         run: daemon_faults::scenario,
+    },
+    Scenario {
+        name: "inventory",
+        summary: "adapters, VFs and links as pf-control shows them, and changes as it tells them",
+        kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
+        timeout: 200,
+        run: |context| held(inventory::run(context), "what pf-control shows is so"),
     },
     Scenario {
         name: "queue",

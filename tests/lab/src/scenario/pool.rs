@@ -150,9 +150,19 @@ pub(super) fn fault_points() -> Result<Vec<String>> {
 
 /// The lines of `pf-control list` that tell who waits for a VF.
 pub(super) fn waiting() -> Result<Vec<String>> {
-    let text = call_daemon(&["list"])?;
+    let text = list()?;
     let waits = |line: &&str| line.starts_with("waits for a VF");
     Ok(text.lines().filter(waits).map(str::to_owned).collect())
+}
+
+/// What `pf-control list` prints.
+pub(super) fn list() -> Result<String> {
+    call_daemon(&["list"])
+}
+
+/// What `pf-control show` prints.
+pub(super) fn show(arguments: &[&str]) -> Result<String> {
+    call_daemon(&[&["show"], arguments].concat())
 }
 
 /// Puts the PF into maintenance and waits until it is empty.

@@ -1,0 +1,85 @@
+//! What is shown of adapters and VFs. Looks each uplink up once, however many VFs it has.
+
+use super::{Pool, Slot};
+use crate::lease::LeaseState;
+use crate::ops::{AdapterEntry, Health, VfEntry, with_causes};
+use crate::vendor::{Adapter, Uplink};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An uplink as it is, or why that is not known.
+pub(super) type UplinkState = Result<Uplink, String>;
+
+impl Pool {
+    /// Each uplink by its interface's name, asked once.
+    pub(super) fn uplinks(&self) -> BTreeMap<&str, UplinkState> {
+        let mut uplinks = BTreeMap::new();
+        for slot in &self.slots {
+            let ask = || slot.module.uplink().map_err(|error| with_causes(&error));
+            uplinks.entry(slot.module.interface()).or_insert_with(ask);
+        }
+        uplinks
+    }
+
+    /// All VFs.
+    pub fn list(&self) -> Vec<VfEntry> {
+        let uplinks = self.uplinks();
+        let entry = |slot: &Arc<Slot>| {
+            let uplink = uplinks.get(slot.module.interface());
+            let link_up = matches!(uplink, Some(Ok(uplink)) if uplink.link_up);
+            VfEntry { maintenance: self.is_in_maintenance(slot), ..slot.entry(link_up) }
+        };
+        self.slots.iter().map(entry).collect()
+    }
+
+    /// All adapters, in the order in which they are served.
+    pub fn adapters(&self) -> Vec<AdapterEntry> {
+        let uplinks = self.uplinks();
+        let mut entries: Vec<AdapterEntry> = Vec::new();
+        for slot in &self.slots {
+            let adapter = slot.module.adapter();
+            let free = u32::from(slot.lease().state == LeaseState::Free);
+            match entries.iter_mut().find(|entry| entry.address == adapter.address) {
+                Some(entry) => {
+                    entry.vfs += 1;
+                    entry.free += free;
+                }
+                None => {
+                    let uplink = uplinks.get(slot.module.interface());
+                    let entry = self.adapter(slot, adapter, uplink);
+                    entries.push(AdapterEntry { vfs: 1, free, ..entry });
+                }
+            }
+        }
+        entries
+    }
+
+    fn adapter(&self, slot: &Slot, adapter: Adapter, uplink: Option<&UplinkState>) -> AdapterEntry {
+        let description = slot.module.describe();
+        let fault = uplink.and_then(|uplink| uplink.as_ref().err().cloned());
+        let uplink = uplink.and_then(|uplink| uplink.as_ref().ok());
+        let health = match (&fault, self.is_in_maintenance(slot)) {
+            (Some(_), _) => Health::Failed,
+            (None, true) => Health::Maintenance,
+            (None, false) => Health::Enabled,
+        };
+        AdapterEntry {
+            address: adapter.address,
+            interface: slot.module.interface().to_owned(),
+            driver: adapter.driver,
+            pci_ids: adapter.ids,
+            numa_node: adapter.numa_node,
+            switch: adapter.switch,
+            mac: uplink.map(|uplink| uplink.mac),
+            mtu: uplink.map(|uplink| uplink.mtu),
+            link_up: uplink.is_some_and(|uplink| uplink.link_up),
+            speed_mbit: uplink.and_then(|uplink| uplink.speed_mbit),
+            class: description.class,
+            plugin: description.plugin.to_owned(),
+            vfs: 0,
+            free: 0,
+            health,
+            fault,
+        }
+    }
+}
