@@ -5,6 +5,8 @@
 //! transition function is pure; the daemon (feature `daemon`) is everything else. [`ops`] is the
 //! table of operations that all of them share. Nothing here ever touches the VF's data path.
 
+#[cfg(feature = "daemon")]
+pub mod capability;
 pub mod client;
 #[cfg(feature = "daemon")]
 pub mod inventory;

@@ -70,6 +70,9 @@ struct Serve {
     /// Maintenance outlives a reboot only if this file does.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    /// TOML file with the profiles that VMs may ask for by name.
+    #[arg(long, value_name = "FILE")]
+    profiles: Option<PathBuf>,
     /// Die by SIGKILL at this point, for tests.
     #[arg(long, value_name = "POINT", hide = true)]
     die_at: Option<FaultPoint>,
@@ -140,12 +143,32 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: Serve) -> anyhow::Result<()> {
-    let Serve { at: At { socket }, group, state, die_at, pfs, vfs, functions, uplink, bridge } =
-        args;
+    let Serve {
+        at: At { socket },
+        group,
+        state,
+        profiles,
+        die_at,
+        pfs,
+        vfs,
+        functions,
+        uplink,
+        bridge,
+    } = args;
     let state = state.unwrap_or_else(|| socket.with_extension("db"));
     let vfs = vfs.unwrap_or(0);
-    let config =
-        server::Config { socket, group, state, die_at, pfs, vfs, functions, uplink, bridge };
+    let config = server::Config {
+        socket,
+        group,
+        state,
+        profiles,
+        die_at,
+        pfs,
+        vfs,
+        functions,
+        uplink,
+        bridge,
+    };
     Ok(server::serve(&config)?)
 }
 

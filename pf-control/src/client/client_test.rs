@@ -73,6 +73,7 @@ fn a_full_pool_is_told_from_other_refusals() {
         class: DeviceClass::Net,
         mtu: 1500,
         queues: 1,
+        profile: None,
         wait: false,
     };
     let error = client.acquire(request).unwrap_err();

@@ -45,6 +45,9 @@ pub struct AcquireRequest {
     pub mtu: u16,
     /// Queue pairs that the VF must offer, 1 to [`limits::QUEUES`](super::limits::QUEUES).
     pub queues: u16,
+    /// The name of a profile of the host's operator that says what else it must be able to do.
+    #[serde(default)]
+    pub profile: Option<String>,
     /// Where none is free: wait for one in the queue, which goes by order of arrival. The answer is then
     /// [`OpError::Queued`](super::OpError::Queued); whoever waits asks again when the inventory tells
     /// of a free VF, and once a minute at least, lest it be forgotten.

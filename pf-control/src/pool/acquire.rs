@@ -3,6 +3,7 @@
 use super::queue::{Queue, Waiter};
 use super::slot::{Advance, Lease, Owner, Slot, vendor_error};
 use super::{ACQUIRE_DEADLINE, Pool};
+use crate::capability::{Candidate, Profile};
 use crate::inventory::process;
 use crate::lease::{LeaseEvent, LeaseState};
 use crate::ops::{AcquireRequest, Acquired, OpError, WaitingEntry, limits};
@@ -25,7 +26,8 @@ impl Pool {
     pub fn acquire(&self, request: &AcquireRequest, pid: u32) -> Result<Acquired, OpError> {
         check(request)?;
         let owner = self.owner(pid)?;
-        let suitable = self.suitable(request)?;
+        let profile = self.profile(request)?;
+        let suitable = self.suitable(request, profile)?;
         if let Some(slot) = acquired_before(&suitable, request, pid) {
             return describe(slot);
         }
@@ -39,7 +41,9 @@ impl Pool {
             }
         });
         let (slot, guard) = match free {
-            Err(OpError::NoVfFree { .. }) if request.wait => {
+            Err(OpError::NoVfFree { .. })
+                if request.wait && profile.is_none_or(|profile| profile.sharing) =>
+            {
                 let ahead = self.queue().join(&waiter, Instant::now()) as u32;
                 return Err(OpError::Queued { ahead });
             }
@@ -133,7 +137,22 @@ impl Pool {
         }
     }
 
-    fn suitable(&self, request: &AcquireRequest) -> Result<Vec<&Arc<Slot>>, OpError> {
+    /// The profile that the request names.
+    fn profile(&self, request: &AcquireRequest) -> Result<Option<&Profile>, OpError> {
+        let Some(name) = &request.profile else { return Ok(None) };
+        self.profiles.get(name).map(Some).ok_or_else(|| {
+            let names: Vec<_> = self.profiles.names().collect();
+            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            let reason = format!("there is no profile '{name}' on this host; there are: {known}");
+            OpError::Invalid { reason }
+        })
+    }
+
+    fn suitable(
+        &self,
+        request: &AcquireRequest,
+        profile: Option<&Profile>,
+    ) -> Result<Vec<&Arc<Slot>>, OpError> {
         let mut reason = format!("no {:?} VF is served", request.class).to_lowercase();
         let mut suitable = Vec::new();
         let uplinks = self.uplinks();
@@ -142,15 +161,21 @@ impl Pool {
             if description.class != request.class {
                 continue;
             }
-            let mtu = match uplinks.get(slot.module.interface()) {
-                Some(Ok(uplink)) => uplink.mtu,
+            let uplink = match uplinks.get(slot.module.interface()) {
+                Some(Ok(uplink)) => uplink,
                 Some(Err(error)) => {
                     reason.clone_from(error);
                     continue;
                 }
                 None => continue,
             };
-            if description.queues < request.queues {
+            let mtu = uplink.mtu;
+            let adapter = slot.module.adapter();
+            let candidate = Candidate { adapter, uplink, vfs: &description };
+            let mismatch = profile.and_then(|profile| profile.check(candidate).err());
+            if let Some(mismatch) = mismatch {
+                reason = format!("{}: {mismatch}", slot.module.interface());
+            } else if description.queues < request.queues {
                 reason = format!("a VF has {} queue pairs", description.queues);
             } else if mtu < request.mtu {
                 reason = format!("the uplink's MTU is {mtu}, and {} is asked for", request.mtu);

@@ -2,6 +2,7 @@
 //! order, and refuse on command.
 
 use super::{FaultPoints, Host, Pool};
+use crate::capability::Profiles;
 use crate::inventory::{InventoryError, Occupancy, ProcessTable, Vf};
 use crate::netlink::NetlinkError;
 use crate::ops::{DeviceClass, MacAddr, Op, PciIds, Rings, Vectors};
@@ -30,6 +31,8 @@ pub(crate) struct World {
     pub(crate) fdb: HashMap<MacAddr, (String, bool)>,
     /// Open groups and who has them open.
     pub(crate) open: HashMap<u32, u32>,
+    /// The operator's profiles.
+    pub(crate) profiles: Profiles,
     /// The uplink has no carrier.
     pub(crate) unplugged: bool,
     /// Steps that fail, by their first word in the log.
@@ -56,7 +59,16 @@ impl FakeHost {
         store: &std::path::Path,
         faults: FaultPoints,
     ) -> Pool {
-        let module: Arc<dyn PfModule> = Arc::new(FakePfModule { host: self.clone() });
+        let module: Arc<dyn PfModule> = Arc::new(FakePfModule {
+            host: self.clone(),
+            adapter: Adapter {
+                address: "0000:01:00.0".parse().unwrap(),
+                driver: "fake".into(),
+                ids: PciIds { vendor: 0x8086, device: 0x10c9, subsystem_vendor: 0, subsystem: 0 },
+                numa_node: Some(1),
+                switch: None,
+            },
+        });
         let vf = |index: u32| Vf {
             address: format!("0000:01:10.{}", 2 * index).parse().unwrap(),
             index,
@@ -70,7 +82,8 @@ impl FakeHost {
             faults,
         };
         let vfs = (0..vfs).map(|index| (vf(index), Arc::clone(&module))).collect();
-        Pool::new(host, vfs, Store::open(store, "boot").unwrap()).unwrap()
+        let profiles = self.world().profiles.clone();
+        Pool::new(host, vfs, Store::open(store, "boot").unwrap(), profiles).unwrap()
     }
 
     fn ask(&self, step: &'static str, rest: String) -> io::Result<()> {
@@ -91,6 +104,7 @@ fn netlink(source: io::Error) -> NetlinkError {
 
 struct FakePfModule {
     host: FakeHost,
+    adapter: Adapter,
 }
 
 impl PfModule for FakePfModule {
@@ -98,14 +112,8 @@ impl PfModule for FakePfModule {
         "eth0"
     }
 
-    fn adapter(&self) -> Adapter {
-        Adapter {
-            address: "0000:01:00.0".parse().unwrap(),
-            driver: "fake".into(),
-            ids: PciIds { vendor: 0x8086, device: 0x10c9, subsystem_vendor: 0, subsystem: 0 },
-            numa_node: Some(1),
-            switch: None,
-        }
+    fn adapter(&self) -> &Adapter {
+        &self.adapter
     }
 
     fn describe(&self) -> VfDescription {

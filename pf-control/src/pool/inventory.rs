@@ -54,7 +54,12 @@ impl Pool {
         entries
     }
 
-    fn adapter(&self, slot: &Slot, adapter: Adapter, uplink: Option<&UplinkState>) -> AdapterEntry {
+    fn adapter(
+        &self,
+        slot: &Slot,
+        adapter: &Adapter,
+        uplink: Option<&UplinkState>,
+    ) -> AdapterEntry {
         let description = slot.module.describe();
         let fault = uplink.and_then(|uplink| uplink.as_ref().err().cloned());
         let uplink = uplink.and_then(|uplink| uplink.as_ref().ok());
@@ -66,10 +71,10 @@ impl Pool {
         AdapterEntry {
             address: adapter.address,
             interface: slot.module.interface().to_owned(),
-            driver: adapter.driver,
+            driver: adapter.driver.clone(),
             pci_ids: adapter.ids,
             numa_node: adapter.numa_node,
-            switch: adapter.switch,
+            switch: adapter.switch.clone(),
             mac: uplink.map(|uplink| uplink.mac),
             mtu: uplink.map(|uplink| uplink.mtu),
             link_up: uplink.is_some_and(|uplink| uplink.link_up),

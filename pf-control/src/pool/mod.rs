@@ -26,6 +26,7 @@ mod rollback_test;
 pub use fault_point::{FaultPoint, FaultPoints, ParseFaultPointError, Step};
 pub use slot::{Owner, Slot};
 
+use crate::capability::Profiles;
 use crate::inventory::{Occupancy, ProcessTable, Vf};
 use crate::lease::LeaseState;
 use crate::ops::{LeaseId, Op, OpError, with_causes};
@@ -68,6 +69,8 @@ pub struct Pool {
     host: Host,
     slots: Vec<Arc<Slot>>,
     store: Store,
+    /// What a request may name.
+    profiles: Profiles,
     /// The PFs whose VFs are given to nobody, by their interfaces' names.
     maintenance: RwLock<BTreeSet<String>>,
     /// Who waits for a VF.
@@ -86,12 +89,13 @@ impl Pool {
         host: Host,
         vfs: Vec<(Vf, Arc<dyn PfModule>)>,
         store: Store,
+        profiles: Profiles,
     ) -> Result<Self, StateError> {
         let slots = vfs.into_iter().map(|(vf, module)| Arc::new(Slot::new(vf, module))).collect();
         let maintenance = RwLock::new(store.maintenance()?);
         let changes = watch::Sender::new(0);
         let queue = Mutex::default();
-        let pool = Self { host, slots, store, maintenance, queue, changes };
+        let pool = Self { host, slots, store, profiles, maintenance, queue, changes };
         pool.reconcile(pool.store.leases()?);
         Ok(pool)
     }

@@ -90,6 +90,7 @@ pub(super) fn request() -> AcquireRequest {
         class: DeviceClass::Net,
         mtu: 1500,
         queues: 1,
+        profile: None,
         wait: false,
     }
 }
@@ -208,32 +209,6 @@ fn a_full_pool_is_told_from_an_unsuitable_one() {
     }
     let none = AcquireRequest { queues: 0, ..request() };
     assert!(matches!(bench.pool.acquire(&none, bench.vmm.pid()), Err(OpError::Invalid { .. })));
-}
-
-#[test]
-fn a_failed_acquire_leaves_the_vf_in_the_pool() {
-    let bench = Bench::new(1);
-    bench.host.world().broken.insert("defaults");
-    let error = bench.acquire().unwrap_err();
-    assert!(matches!(error, OpError::Kernel { .. }), "{error}");
-    assert_eq!(bench.state(), LeaseState::Free);
-    bench.host.world().broken.clear();
-    bench.acquire().unwrap();
-}
-
-#[test]
-fn half_an_activation_is_undone_and_only_release_leads_on() {
-    let bench = Bench::new(1);
-    let lease = bench.acquire().unwrap().lease;
-    bench.call(Request::Init { lease, rings: Rings::default() }).unwrap();
-    bench.host.world().broken.insert("uplink");
-    assert!(matches!(bench.call(activate(lease)), Err(OpError::Kernel { .. })));
-    assert_eq!(bench.host.world().macs[&0], PLACEHOLDER);
-    assert_eq!(bench.state(), LeaseState::Failed);
-    assert!(bench.pool.list()[0].fault.is_some());
-    assert!(matches!(bench.call(activate(lease)), Err(OpError::WrongState { .. })));
-    bench.call(Request::Release { lease }).unwrap();
-    assert_eq!(bench.state(), LeaseState::Free);
 }
 
 #[test]
@@ -563,4 +538,33 @@ fn an_adapter_is_shown_with_its_link_and_its_health() {
     // The VFs are still known, and still theirs who hold them.
     assert_eq!(bench.pool.list().len(), 3);
     assert_eq!(bench.state(), LeaseState::Active);
+}
+
+#[test]
+fn a_profile_decides_which_adapters_will_do() {
+    let mut bench = Bench::new(1);
+    let asks = |profile: &str, wait| AcquireRequest {
+        profile: Some(profile.to_owned()),
+        wait,
+        ..request()
+    };
+    let ask = |bench: &Bench, request| bench.pool.acquire(&request, bench.vmm.pid());
+    let error = ask(&bench, asks("fast", false)).unwrap_err();
+    assert!(error.to_string().contains("'fast'"), "{error}");
+    let path = bench.dir.path().join("profiles.toml");
+    let text = "[profiles.fast]\nclass = \"net\"\nmin-bandwidth-mbit = 10000\n\
+                [profiles.slow]\nclass = \"net\"\nmin-bandwidth-mbit = 1000\nsharing = false\n";
+    std::fs::write(&path, text).unwrap();
+    bench.host.world().profiles = Profiles::load(&path).unwrap();
+    bench.restart(1);
+    let error = ask(&bench, asks("fast", true)).unwrap_err();
+    assert!(matches!(error, OpError::Unsuitable { .. }), "{error}");
+    assert!(error.to_string().contains("eth0: its bandwidth is 1000 Mbit/s"), "{error}");
+    let error = ask(&bench, asks("none", false)).unwrap_err();
+    assert!(error.to_string().contains("fast, slow"), "{error}");
+    ask(&bench, asks("slow", false)).unwrap();
+    // What may not be shared is not waited for on a shared uplink.
+    let next = Vmm::start();
+    let refused = bench.pool.acquire(&asks("slow", true), next.pid());
+    assert_eq!(refused, Err(OpError::NoVfFree { total: 1, held: 1 }));
 }

@@ -28,6 +28,8 @@ fn a_failure_after_acquire_leads_to_release_and_nothing_else() {
         assert_eq!(failed.is_some(), broken != "defaults", "{broken}");
         bench.host.world().broken.clear();
         if failed.is_some() {
+            assert_eq!(bench.state(), LeaseState::Failed, "{broken}");
+            assert!(bench.pool.list()[0].fault.is_some(), "{broken}");
             for request in [
                 Request::Init { lease, rings: Rings::default() },
                 activate(lease),

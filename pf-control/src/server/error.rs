@@ -1,5 +1,6 @@
 //! Why the daemon does not serve.
 
+use crate::capability::ProfileError;
 use crate::inventory::InventoryError;
 use crate::state::StateError;
 use crate::switch::SwitchError;
@@ -57,6 +58,9 @@ pub enum ServeError {
     /// The switch is not usable as it is.
     #[error(transparent)]
     Switch(#[from] SwitchError),
+    /// The profiles make no sense.
+    #[error(transparent)]
+    Profiles(#[from] ProfileError),
     /// What a former daemon knew cannot be read, or nothing can be written down.
     #[error(transparent)]
     State(#[from] StateError),

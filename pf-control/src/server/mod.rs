@@ -13,6 +13,7 @@ mod watch;
 
 pub use error::ServeError;
 
+use crate::capability::Profiles;
 use crate::inventory::{ProcessTable, Sysfs, VfioNodes};
 use crate::netlink::{Netlink, follow_links};
 use crate::ops::PciAddress;
@@ -35,6 +36,8 @@ pub struct Config {
     pub group: Option<String>,
     /// The file in which leases and maintenance are kept.
     pub state: PathBuf,
+    /// The file with the profiles that requests may name.
+    pub profiles: Option<PathBuf>,
     /// Where to die, in tests.
     pub die_at: Option<FaultPoint>,
     /// Network interfaces of the PFs.
@@ -125,6 +128,7 @@ fn open_pool(config: &Config, netlink: &Netlink) -> Result<Pool, ServeError> {
         let module = VirtioFunction::new(&vf, uplink, sysfs.clone(), netlink.clone())?;
         vfs.push((vf, Arc::new(module)));
     }
+    let profiles = config.profiles.as_deref().map(Profiles::load).transpose()?;
     let host = Host {
         switch: Box::new(switch),
         occupancy: Box::new(nodes),
@@ -133,7 +137,7 @@ fn open_pool(config: &Config, netlink: &Netlink) -> Result<Pool, ServeError> {
     };
     let boot = std::fs::read_to_string(error::BOOT_ID).map_err(ServeError::Boot)?;
     let store = Store::open(&config.state, boot.trim())?;
-    Ok(Pool::new(host, vfs, store)?)
+    Ok(Pool::new(host, vfs, store, profiles.unwrap_or_default())?)
 }
 
 #[cfg(test)]

@@ -95,6 +95,7 @@ fn request() -> AcquireRequest {
         class: DeviceClass::Net,
         mtu: 1500,
         queues: 1,
+        profile: None,
         wait: false,
     }
 }

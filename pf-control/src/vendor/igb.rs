@@ -25,6 +25,7 @@ const PAGE: u64 = 4096;
 /// An 82576 PF.
 pub struct Igb {
     pf: Pf,
+    adapter: Adapter,
     sysfs: Sysfs,
     netlink: Netlink,
 }
@@ -37,7 +38,14 @@ impl Igb {
 
     /// Takes a PF for which [`Igb::serves`] holds.
     pub fn new(pf: Pf, sysfs: Sysfs, netlink: Netlink) -> Self {
-        Self { pf, sysfs, netlink }
+        let adapter = Adapter {
+            address: pf.address,
+            driver: pf.driver.clone(),
+            ids: pf.ids,
+            numa_node: sysfs.numa_node(pf.address),
+            switch: sysfs.switch_id(&pf.interface),
+        };
+        Self { pf, adapter, sysfs, netlink }
     }
 
     fn index(&self) -> Result<u32, VendorError> {
@@ -50,14 +58,8 @@ impl PfModule for Igb {
         &self.pf.interface
     }
 
-    fn adapter(&self) -> Adapter {
-        Adapter {
-            address: self.pf.address,
-            driver: self.pf.driver.clone(),
-            ids: self.pf.ids,
-            numa_node: self.sysfs.numa_node(self.pf.address),
-            switch: self.sysfs.switch_id(&self.pf.interface),
-        }
+    fn adapter(&self) -> &Adapter {
+        &self.adapter
     }
 
     fn describe(&self) -> VfDescription {

@@ -83,7 +83,7 @@ pub trait PfModule: Send + Sync {
     fn interface(&self) -> &str;
 
     /// What its VFs are part of.
-    fn adapter(&self) -> Adapter;
+    fn adapter(&self) -> &Adapter;
 
     /// What its VFs look like.
     fn describe(&self) -> VfDescription;

@@ -50,7 +50,7 @@ pub enum FunctionError {
 /// See the module.
 pub struct VirtioFunction {
     description: VfDescription,
-    function: Vf,
+    adapter: Adapter,
     uplink: String,
     sysfs: Sysfs,
     netlink: Netlink,
@@ -75,7 +75,14 @@ impl VirtioFunction {
         let config = sysfs.config(function)?;
         let description =
             describe(&config).map_err(|source| FunctionError::Layout { function, source })?;
-        Ok(Self { description, function: *vf, uplink: uplink.to_owned(), sysfs, netlink })
+        let adapter = Adapter {
+            address: function,
+            driver: "vfio-pci".to_owned(),
+            ids: vf.ids,
+            numa_node: sysfs.numa_node(function),
+            switch: None,
+        };
+        Ok(Self { description, adapter, uplink: uplink.to_owned(), sysfs, netlink })
     }
 }
 
@@ -101,10 +108,8 @@ impl PfModule for VirtioFunction {
         &self.uplink
     }
 
-    fn adapter(&self) -> Adapter {
-        let Vf { address, ids, .. } = self.function;
-        let numa_node = self.sysfs.numa_node(address);
-        Adapter { address, driver: "vfio-pci".to_owned(), ids, numa_node, switch: None }
+    fn adapter(&self) -> &Adapter {
+        &self.adapter
     }
 
     fn describe(&self) -> VfDescription {

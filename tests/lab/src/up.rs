@@ -75,6 +75,17 @@ const MODULES: [&str; 10] = [
     "veth",
 ];
 
+/// What guests may ask for: one that the lab's cards are, and one that they are not.
+const PROFILES: &str = r#"
+[profiles.gigabit]
+class = "net"
+min-bandwidth-mbit = 1000
+
+[profiles.fast]
+class = "net"
+min-bandwidth-mbit = 10000
+"#;
+
 /// Options of `lab up`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UpArguments {
@@ -339,8 +350,10 @@ fn pf_control(host: &HostPlan, arguments: &UpArguments) -> Result<()> {
     let log = File::options().create(true).append(true).open(&log_path);
     let log = log.with_context(|| format!("cannot create {log_path}"))?;
     let vfs = if arguments.virtio_function { 0 } else { arguments.vfs };
+    let profiles = format!("{folder}/profiles.toml");
+    fs::write(&profiles, PROFILES).with_context(|| format!("cannot write {profiles}"))?;
     let mut command = Command::new("pf-control");
-    command.args(["serve", "--socket", &socket, "--bridge", BRIDGE]);
+    command.args(["serve", "--socket", &socket, "--bridge", BRIDGE, "--profiles", &profiles]);
     if arguments.virtio_function {
         command.args(["--function", &virtio_function()?, "--uplink", host.pf]);
     } else {

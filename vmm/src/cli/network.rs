@@ -52,6 +52,7 @@ impl Accelerator {
             mac: mac.0,
             mtu,
             port: net.tap.clone(),
+            profile: net.profile.clone(),
         };
         let plugins = PluginDirectory::new(
             &self.plugins,

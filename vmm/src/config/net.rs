@@ -24,7 +24,7 @@ pub enum Acceleration {
     Off,
 }
 
-/// A network card. Text form: `id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|off][,offloads=on|off]`.
+/// A network card. Text form: `id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|off][,offloads=on|off][,profile=NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetConfig {
     /// Name in the control interface: 1 to 32 letters, digits, `-` or `_`.
@@ -38,6 +38,8 @@ pub struct NetConfig {
     /// Whether checksums and segmentation of what the guest sends are left to the card. Without,
     /// VFs will do that do neither.
     pub offloads: bool,
+    /// The profile of pf-control's that says what VF it may have; any if absent.
+    pub profile: Option<String>,
 }
 
 impl NetConfig {
@@ -47,6 +49,7 @@ impl NetConfig {
         mac: Option<&str>,
         acceleration: Option<&str>,
         offloads: Option<&str>,
+        profile: Option<&str>,
     ) -> Result<Self, ConfigError> {
         let valid = (1..=MAX_ID).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -70,7 +73,9 @@ impl NetConfig {
             Some(other) => return Err(value("offloads", other, "on or off")),
         };
         let mac = mac.map(str::parse).transpose()?;
-        Ok(Self { id: id.to_owned(), tap: tap.to_owned(), mac, acceleration, offloads })
+        let (id, tap) = (id.to_owned(), tap.to_owned());
+        let profile = profile.map(str::to_owned);
+        Ok(Self { id, tap, mac, acceleration, offloads, profile })
     }
 }
 
@@ -83,9 +88,9 @@ impl FromStr for NetConfig {
         let id = fields.require("id")?;
         let tap = fields.require("tap")?;
         let (mac, acceleration) = (fields.take("mac"), fields.take("accel"));
-        let offloads = fields.take("offloads");
-        fields.finish("id, tap, mac, accel and offloads")?;
-        Self::new(id, tap, mac, acceleration, offloads)
+        let (offloads, profile) = (fields.take("offloads"), fields.take("profile"));
+        fields.finish("id, tap, mac, accel, offloads and profile")?;
+        Self::new(id, tap, mac, acceleration, offloads, profile)
     }
 }
 
@@ -99,6 +104,7 @@ impl<'de> Deserialize<'de> for NetConfig {
             mac: Option<String>,
             accel: Option<String>,
             offloads: Option<String>,
+            profile: Option<String>,
         }
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected a card like {id = \"net0\", tap = \"tap0\"}")]
@@ -110,8 +116,9 @@ impl<'de> Deserialize<'de> for NetConfig {
             Form::Text(text) => text.parse().map_err(de::Error::custom),
             Form::Table(table) => {
                 let (mac, accel) = (table.mac.as_deref(), table.accel.as_deref());
-                let offloads = table.offloads.as_deref();
-                Self::new(&table.id, &table.tap, mac, accel, offloads).map_err(de::Error::custom)
+                let (offloads, profile) = (table.offloads.as_deref(), table.profile.as_deref());
+                Self::new(&table.id, &table.tap, mac, accel, offloads, profile)
+                    .map_err(de::Error::custom)
             }
         }
     }

@@ -83,10 +83,14 @@ fn errors_say_what_to_do() {
     let net = |text: &str| text.parse::<NetConfig>().unwrap_err().to_string();
     assert!(net("tap=tap0").contains("lacks `id=`"));
     assert!(net("id=net0").contains("tap=tap0"));
-    assert!(net("id=net0,tap=t,speed=9").contains("it knows id, tap, mac, accel and offloads"));
+    assert!(
+        net("id=net0,tap=t,speed=9").contains("it knows id, tap, mac, accel, offloads and profile")
+    );
     assert!(net("id=net0,tap=t,accel=on").contains("use auto or off"));
     assert!(net("id=net0,tap=t,offloads=0").contains("use on or off"));
     assert!(!"id=n,tap=t,offloads=off".parse::<NetConfig>().unwrap().offloads);
+    let card: NetConfig = "id=n,tap=t,profile=fast".parse().unwrap();
+    assert_eq!(card.profile.as_deref(), Some("fast"));
     assert!(net("id=net/0,tap=t").contains("letters"));
     assert!(net("id=net0,id=net1,tap=t").contains("twice"));
     assert!(net("id=net0,tap=t,mac=52").contains("52:54:00:12:34:56"));

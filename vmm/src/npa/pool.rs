@@ -26,6 +26,8 @@ pub struct NetEndpoint {
     pub mtu: u16,
     /// The switch port of its emulated path: the tap's name.
     pub port: String,
+    /// The profile that its VF must fit.
+    pub profile: Option<String>,
 }
 
 /// The pool of network VFs of one daemon, for one device.
@@ -82,6 +84,7 @@ impl VfPool for NetPool {
                 class: DeviceClass::Net,
                 mtu: self.endpoint.mtu,
                 queues: 1,
+                profile: self.endpoint.profile.clone(),
                 wait,
             })
         })?;
@@ -159,6 +162,7 @@ mod tests {
             mac: [0x52, 0x54, 0, 1, 2, 3],
             mtu: 1500,
             port: "tap0".to_owned(),
+            profile: None,
         };
         let pool = NetPool::new(Client::new("/nowhere"), endpoint);
         assert_eq!(pool.class_words(), [0x0100_5452, 1500 << 16 | 0x0302]);

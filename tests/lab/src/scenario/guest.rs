@@ -40,6 +40,8 @@ pub(crate) struct GuestOptions {
     pub disks: Vec<PathBuf>,
     /// Leave checksums and segmentation to the card.
     pub offloads: bool,
+    /// The profile that its VF must fit.
+    pub profile: Option<&'static str>,
     /// More kernel command line.
     pub cmdline: String,
     /// More options of `vmm run`.
@@ -62,6 +64,7 @@ impl GuestOptions {
             cpus: 1,
             disks: Vec::new(),
             offloads: true,
+            profile: None,
             cmdline: String::new(),
             extra: Vec::new(),
         }
@@ -91,8 +94,9 @@ impl GuestOptions {
         let cmdline = cmdline(self.number, self.shell);
         command.arg("--cmdline").arg(format!("{cmdline} {}", self.cmdline));
         command.args(["--cpus", &self.cpus.to_string(), "--memory", "512M"]);
+        let profile = self.profile.map(|name| format!(",profile={name}")).unwrap_or_default();
         command.arg("--net").arg(format!(
-            "id=net0,tap=tap{},mac={},accel=auto,offloads={}",
+            "id=net0,tap=tap{},mac={},accel=auto,offloads={}{profile}",
             self.number,
             self.mac(),
             if self.offloads { "on" } else { "off" }

@@ -1,5 +1,7 @@
-//! What pf-control shows of the host is so, and whoever watches hears when it changes.
+//! What pf-control shows of the host is so, whoever watches hears when it changes, and a VM gets
+//! what its profile says or hears why not.
 
+use super::guest::{Guest, GuestOptions};
 use super::host::Host;
 use super::{Context, pool};
 use anyhow::{Context as _, Result, ensure};
@@ -15,7 +17,7 @@ const PF: &str = "eth0";
 /// How long a change may take to be told: the card takes some seconds to come up.
 const NEWS: Duration = Duration::from_secs(20);
 
-pub(crate) fn run(_: &Context) -> Result<()> {
+pub(crate) fn run(context: &Context) -> Result<()> {
     let text = pool::show(&[PF, "--json"])?;
     let found: Value = serde_json::from_str(&text)?;
     let adapter = &found[0];
@@ -47,7 +49,22 @@ pub(crate) fn run(_: &Context) -> Result<()> {
     watch.until("maintenance", true)?;
     ensure!(pool::list()?.contains("maintenance"), "list does not tell: {}", pool::list()?);
     pool::enable(PF)?;
-    watch.until("maintenance", false)
+    watch.until("maintenance", false)?;
+
+    for (profile, fits) in [("gigabit", true), ("fast", false), ("unheard-of", false)] {
+        let options = GuestOptions::new(context).named(profile);
+        let guest = Guest::launch(GuestOptions { profile: Some(profile), ..options })?;
+        if fits {
+            guest.attach()?;
+            guest.expect_traffic()?;
+            continue;
+        }
+        let refused = guest.ctl_refused(&["attach", "net0"])?;
+        let why = if profile == "fast" { "1000 Mbit/s" } else { "gigabit" };
+        ensure!(refused.contains(why), "attach with profile {profile} says: {refused}");
+        guest.expect_traffic()?;
+    }
+    pool::expect_all_free()
 }
 
 fn link(state: &str) -> Result<()> {
