@@ -20,7 +20,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The socket is not ours to use.
-    #[error("no permission to use {}: run as its owner", socket.display())]
+    #[error("no permission to use {}: run as its owner or a member of its group", socket.display())]
     Permission {
         /// The socket.
         socket: PathBuf,

@@ -32,4 +32,8 @@ pub mod limits {
     pub const DEVICE_INFO_WORDS: usize = npa_abi::register::DEVICE_INFO_WORDS;
     /// Most queues of one direction that one VF may use.
     pub const QUEUES: usize = 8;
+    /// Longest name of a VM or a device, in bytes. It has no control characters.
+    pub const NAME: usize = 64;
+    /// Most devices of one process that may wait for a VF.
+    pub const WAITING_PER_PROCESS: usize = 16;
 }

@@ -21,7 +21,7 @@ impl fmt::Display for LeaseId {
 }
 
 /// What kind of device a VM asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceClass {
@@ -35,9 +35,9 @@ pub enum DeviceClass {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
 pub struct AcquireRequest {
-    /// The VM's name, for people.
+    /// The VM's name, for people; 1 to [`limits::NAME`](super::limits::NAME) bytes.
     pub vm: String,
-    /// The device's name within the VM, as `net0`; for people.
+    /// The device's name within the VM, as `net0`; likewise.
     pub device: String,
     /// The wanted class.
     pub class: DeviceClass,

@@ -1,6 +1,6 @@
 //! Choosing a VF for a request, and taking VFs back from processes that have ended.
 
-use super::queue::{Queue, Waiter};
+use super::queue::{Queue, TooMany, Waiter};
 use super::slot::{Advance, Lease, Owner, Slot, vendor_error};
 use super::{ACQUIRE_DEADLINE, Pool};
 use crate::capability::{Candidate, Profile};
@@ -16,13 +16,13 @@ const LOOK: Duration = Duration::from_millis(10);
 
 impl Pool {
     /// Takes a free VF that can do what is asked, for the process `pid`, if nobody has waited for
-    /// it longer. One that asks again for
-    /// the same device, since the answer got lost, gets the same VF.
+    /// it longer. One that asks again for the same device, since the answer got lost, gets the same
+    /// VF.
     ///
     /// # Errors
     /// [`OpError::Invalid`], [`OpError::Unsuitable`] when none will ever do,
-    /// [`OpError::NoVfFree`] when none is free, or [`OpError::Queued`] if it is to be waited for, or the kernel's refusal; then the VF is back in
-    /// the pool.
+    /// [`OpError::NoVfFree`] when none is free, or [`OpError::Queued`] if it is to be waited for, or
+    /// the kernel's refusal; then the VF is back in the pool.
     pub fn acquire(&self, request: &AcquireRequest, pid: u32) -> Result<Acquired, OpError> {
         check(request)?;
         let owner = self.owner(pid)?;
@@ -32,10 +32,11 @@ impl Pool {
             return describe(slot);
         }
         let waiter = Waiter { pid, vm: request.vm.clone(), device: request.device.clone() };
+        let kind = (request.class, request.profile.clone());
         let free = self.wait_for_free(&suitable).and_then(|(slot, guard)| {
             let count = self.count_free(&suitable);
             let total = suitable.len() as u32;
-            match self.queue().is_turn_of(&waiter, count, Instant::now()) {
+            match self.queue().is_turn_of(&kind, &waiter, count, Instant::now()) {
                 true => Ok((slot, guard)),
                 false => Err(OpError::NoVfFree { total, held: total }),
             }
@@ -44,8 +45,13 @@ impl Pool {
             Err(OpError::NoVfFree { .. })
                 if request.wait && profile.is_none_or(|profile| profile.sharing) =>
             {
-                let ahead = self.queue().join(&waiter, Instant::now()) as u32;
-                return Err(OpError::Queued { ahead });
+                let place = self.queue().join(&kind, &waiter, Instant::now());
+                let ahead = place.map_err(|TooMany| {
+                    let most = limits::WAITING_PER_PROCESS;
+                    let reason = format!("a process may wait for {most} VFs at most");
+                    OpError::Invalid { reason }
+                })?;
+                return Err(OpError::Queued { ahead: ahead as u32 });
             }
             free => free?,
         };
@@ -94,15 +100,6 @@ impl Pool {
         self.queue().iter().map(entry).collect()
     }
 
-    /// Keeps the queue honest: the dead do not wait, and a VF that nobody comes for is passed on.
-    fn tend_queue(&self) {
-        let all: Vec<_> = self.slots.iter().collect();
-        let free = self.count_free(&all);
-        let mut queue = self.queue();
-        queue.see(free, Instant::now());
-        queue.remove(|waiter| self.host.processes.start_time(waiter.pid).is_none());
-    }
-
     /// The process `pid` as an owner.
     pub(super) fn owner(&self, pid: u32) -> Result<Owner, OpError> {
         let gone = || OpError::Invalid {
@@ -116,7 +113,8 @@ impl Pool {
     /// Takes back the VFs of processes that have ended, and tries again to clean those that
     /// could not be cleaned. Returns at once for a VF with an operation going on.
     pub fn reap(&self) {
-        self.tend_queue();
+        let dead = |waiter: &Waiter| self.host.processes.start_time(waiter.pid).is_none();
+        self.queue().remove(dead);
         for slot in &self.slots {
             if abandoned(slot)
                 && let Some(guard) = slot.try_begin()
@@ -193,19 +191,22 @@ impl Pool {
         suitable: &[&'a Arc<Slot>],
     ) -> Result<(&'a Arc<Slot>, MutexGuard<'a, ()>), OpError> {
         let deadline = Instant::now() + ACQUIRE_DEADLINE;
+        let usable: Vec<_> =
+            suitable.iter().filter(|slot| !self.is_in_maintenance(slot)).copied().collect();
         loop {
             self.reap();
-            let mut in_transit = false;
-            let usable = suitable.iter().filter(|slot| !self.is_in_maintenance(slot));
-            for slot in usable {
-                match slot.try_begin() {
-                    Some(guard) if slot.lease().state == LeaseState::Free => {
-                        return Ok((*slot, guard));
-                    }
-                    Some(_) => in_transit |= abandoned(slot) || self.is_ending(slot),
-                    None => in_transit = true,
+            let free = |slot: &&'a Arc<Slot>| slot.lease().state == LeaseState::Free;
+            // Looked for first: whether a VF is about to be free is a question to the kernel.
+            for slot in usable.iter().copied().filter(free) {
+                if let Some(guard) = slot.try_begin()
+                    && free(&slot)
+                {
+                    return Ok((slot, guard));
                 }
             }
+            let in_transit = usable
+                .iter()
+                .any(|slot| slot.try_begin().is_none() || abandoned(slot) || self.is_ending(slot));
             if !in_transit || Instant::now() >= deadline {
                 let total = suitable.len() as u32;
                 return Err(OpError::NoVfFree { total, held: total });
@@ -255,6 +256,15 @@ fn check(request: &AcquireRequest) -> Result<(), OpError> {
     if request.queues == 0 || usize::from(request.queues) > limits::QUEUES {
         let most = limits::QUEUES;
         return Err(OpError::Invalid { reason: format!("queues must be 1 to {most}") });
+    }
+    for name in [&request.vm, &request.device] {
+        // They are shown on an operator's terminal.
+        let clean = !name.chars().any(char::is_control);
+        if !(1..=limits::NAME).contains(&name.len()) || !clean {
+            let most = limits::NAME;
+            let reason = format!("a name has 1 to {most} bytes and no control characters");
+            return Err(OpError::Invalid { reason });
+        }
     }
     Ok(())
 }

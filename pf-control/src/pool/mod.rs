@@ -27,7 +27,7 @@ pub use fault_point::{FaultPoint, FaultPoints, ParseFaultPointError, Step};
 pub use slot::{Owner, Slot};
 
 use crate::capability::Profiles;
-use crate::inventory::{Occupancy, ProcessTable, Vf};
+use crate::inventory::{Occupancy, ProcessTable, Vf, process};
 use crate::lease::LeaseState;
 use crate::ops::{LeaseId, Op, OpError, with_causes};
 use crate::state::{LeaseRecord, StateError, Store};
@@ -117,10 +117,13 @@ impl Pool {
             .iter()
             .find(|slot| slot.vf.address == lease.0)
             .ok_or(OpError::NoSuchLease { lease })?;
-        match slot.lease().owner.as_ref().map(|owner| owner.pid) {
-            Some(owner_pid) if owner_pid != pid => Err(OpError::NotOwner { lease, owner_pid }),
-            Some(_) => Ok(slot),
-            None => Err(OpError::NoSuchLease { lease }),
+        match slot.owner() {
+            Some(owner) if owner.pid != pid => {
+                Err(OpError::NotOwner { lease, owner_pid: owner.pid })
+            }
+            // A process that has got a dead one's number has not got its leases.
+            Some(owner) if !process::has_ended(&owner.ended) => Ok(slot),
+            _ => Err(OpError::NoSuchLease { lease }),
         }
     }
 
