@@ -108,8 +108,12 @@ pub(super) fn add(
     let device = Box::new(card);
     tracing::info!(id = net.id, %mac, tap = net.tap, "network card");
     let accelerator = match (net.acceleration, accelerator) {
-        (Acceleration::Auto, Ok(accelerator)) => Ok(accelerator),
+        (Acceleration::Auto | Acceleration::WhenFree, Ok(accelerator)) => Ok(accelerator),
         (Acceleration::Auto, Err(why)) => Err(*why),
+        (Acceleration::WhenFree, Err(why)) => {
+            let id = &net.id;
+            return Err(format!("`{id}` is to be put on a VF and cannot be: {}", why.hint()).into());
+        }
         (Acceleration::Off, _) => Err(Unaccelerated::Off),
     };
     let context = vm.device_context();

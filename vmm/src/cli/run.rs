@@ -14,7 +14,7 @@ use super::{Failure, signals};
 use crate::api::{Server, Services};
 use crate::background::make_way;
 use crate::boot::BootConfig;
-use crate::config::{ConfigError, Configuration, Settings};
+use crate::config::{Acceleration, ConfigError, Configuration, Settings};
 use crate::migration::transport::{Identity, IdentityError};
 use crate::migration::{Listener, MovingDevice, snapshot};
 use crate::virtio::VirtioDevice;
@@ -93,6 +93,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             Some(arrival::expect(Arc::clone(&vm), Arc::clone(&mover), listener, incoming)?)
         }
         (None, None) => {
+            wish_for_vfs(&configuration, mover.devices())?;
             vm.start()?;
             None
         }
@@ -108,6 +109,17 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         VmExit::PowerOff | VmExit::Stopped | VmExit::HandedOver => Ok(()),
         VmExit::Crashed(reason) => Err(format!("the guest crashed: {reason}").into()),
     }
+}
+
+/// Cards that are to be on a VF as soon as there is one. A VM that comes from elsewhere brings its
+/// wishes with it.
+fn wish_for_vfs(configuration: &Configuration, devices: &[MovingDevice]) -> Result<(), Failure> {
+    for (net, device) in configuration.nets.iter().zip(devices) {
+        if net.acceleration == Acceleration::WhenFree {
+            device.accelerated.attach_when_free()?;
+        }
+    }
+    Ok(())
 }
 
 /// The certificates, when there are any.

@@ -20,11 +20,13 @@ pub enum Acceleration {
     /// When somebody asks for it.
     #[default]
     Auto,
+    /// As soon as a VF can be had, from the start of the VM on.
+    WhenFree,
     /// Never; the guest sees a plain virtio card.
     Off,
 }
 
-/// A network card. Text form: `id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|off][,offloads=on|off][,profile=NAME]`.
+/// A network card. Text form: `id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|when-free|off][,offloads=on|off][,profile=NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetConfig {
     /// Name in the control interface: 1 to 32 letters, digits, `-` or `_`.
@@ -64,8 +66,9 @@ impl NetConfig {
         }
         let acceleration = match acceleration {
             None | Some("auto") => Acceleration::Auto,
+            Some("when-free") => Acceleration::WhenFree,
             Some("off") => Acceleration::Off,
-            Some(other) => return Err(value("accel", other, "auto or off")),
+            Some(other) => return Err(value("accel", other, "auto, when-free or off")),
         };
         let offloads = match offloads {
             None | Some("on") => true,

@@ -43,7 +43,7 @@ pub struct Settings {
     #[serde(rename = "disk")]
     pub disks: Vec<DiskConfig>,
 
-    /// A network card: id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|off][,offloads=on|off][,profile=NAME]
+    /// A network card: id=NAME,tap=INTERFACE[,mac=ADDRESS][,accel=auto|when-free|off][,offloads=on|off][,profile=NAME]
     /// (repeatable)
     #[arg(long = "net", value_name = "FIELDS")]
     #[serde(rename = "net")]

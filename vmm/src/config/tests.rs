@@ -86,11 +86,13 @@ fn errors_say_what_to_do() {
     assert!(
         net("id=net0,tap=t,speed=9").contains("it knows id, tap, mac, accel, offloads and profile")
     );
-    assert!(net("id=net0,tap=t,accel=on").contains("use auto or off"));
+    assert!(net("id=net0,tap=t,accel=on").contains("use auto, when-free or off"));
     assert!(net("id=net0,tap=t,offloads=0").contains("use on or off"));
     assert!(!"id=n,tap=t,offloads=off".parse::<NetConfig>().unwrap().offloads);
     let card: NetConfig = "id=n,tap=t,profile=fast".parse().unwrap();
     assert_eq!(card.profile.as_deref(), Some("fast"));
+    let card: NetConfig = "id=n,tap=t,accel=when-free".parse().unwrap();
+    assert_eq!(card.acceleration, Acceleration::WhenFree);
     assert!(net("id=net/0,tap=t").contains("letters"));
     assert!(net("id=net0,id=net1,tap=t").contains("twice"));
     assert!(net("id=net0,tap=t,mac=52").contains("52:54:00:12:34:56"));

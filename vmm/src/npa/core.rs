@@ -292,6 +292,10 @@ impl Core {
         if to.is_settled() || turned_back {
             state.offer = OfferRegisters::default();
         }
+        if from == Phase::Unregistered {
+            // The guest's shell has come, which a wish may have waited for.
+            state.pursuit.hurry(self.timing.retry);
+        }
         if to == Phase::Active {
             state.wants_vf = false;
             state.pursuit = Pursuit::default();

@@ -40,6 +40,8 @@ pub(crate) struct GuestOptions {
     pub disks: Vec<PathBuf>,
     /// Leave checksums and segmentation to the card.
     pub offloads: bool,
+    /// Whether its card may be put on a VF: `auto`, `when-free`, `off`.
+    pub acceleration: &'static str,
     /// The profile that its VF must fit.
     pub profile: Option<&'static str>,
     /// More kernel command line.
@@ -64,6 +66,7 @@ impl GuestOptions {
             cpus: 1,
             disks: Vec::new(),
             offloads: true,
+            acceleration: "auto",
             profile: None,
             cmdline: String::new(),
             extra: Vec::new(),
@@ -96,9 +99,10 @@ impl GuestOptions {
         command.args(["--cpus", &self.cpus.to_string(), "--memory", "512M"]);
         let profile = self.profile.map(|name| format!(",profile={name}")).unwrap_or_default();
         command.arg("--net").arg(format!(
-            "id=net0,tap=tap{},mac={},accel=auto,offloads={}{profile}",
+            "id=net0,tap=tap{},mac={},accel={},offloads={}{profile}",
             self.number,
             self.mac(),
+            self.acceleration,
             if self.offloads { "on" } else { "off" }
         ));
         for disk in &self.disks {

@@ -62,6 +62,14 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     first.detach()?;
     fourth.detach()?;
     pool::expect_all_free()?;
+
+    // One that is to have a VF from its start on has it as soon as its shell is there.
+    drop(first);
+    let options = GuestOptions::new(context).named("queue-eager");
+    let eager = Guest::launch(GuestOptions { acceleration: "when-free", ..options })?;
+    wait_for_vf(&eager).context("a VM that is started with accel=when-free")?;
+    eager.detach()?;
+    pool::expect_all_free()?;
     let checks = vec![
         Check {
             what: "each VM gets a VF in its turn".to_owned(),
