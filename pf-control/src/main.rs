@@ -66,7 +66,7 @@ struct Serve {
     /// Let members of this group connect too (socket mode 0660), for VMMs that are not root's.
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// Where leases and maintenance are kept; by default beside the socket, as `<socket>.db`.
+    /// Where leases and maintenance are kept; by default the socket's path with the ending `db`.
     /// Maintenance outlives a reboot only if this file does.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
