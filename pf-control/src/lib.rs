@@ -16,6 +16,7 @@ pub mod netlink;
 pub mod ops;
 #[cfg(feature = "daemon")]
 pub mod pool;
+pub mod port;
 #[cfg(feature = "daemon")]
 pub mod server;
 #[cfg(feature = "daemon")]

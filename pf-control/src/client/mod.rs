@@ -9,11 +9,12 @@ mod transport;
 pub use error::ClientError;
 
 use crate::ops::{
-    AcquireRequest, Acquired, AdapterEntry, DeviceClass, LeaseId, LeaseInfo, MacAddr, Op, Reply,
-    Request, Rings, Supported, VfEntry, WaitingEntry,
+    AcquireRequest, Acquired, AdapterEntry, DeviceClass, LeaseId, LeaseInfo, MacAddr, Op,
+    OpenRequest, Reply, Request, Rings, Supported, VfEntry, WaitingEntry,
 };
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -212,6 +213,25 @@ impl Client {
             Reply::Info(info) => Ok(*info),
             other => Err(unexpected(Op::GetInfo, &other)),
         }
+    }
+
+    /// The open IOMMU group of a VF that this process holds, which may lock `memory` bytes of guest
+    /// RAM from then on.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when the lease is not ours or the group is open.
+    pub fn open_group(&self, lease: LeaseId, memory: u64) -> Result<OwnedFd, ClientError> {
+        let path = format!("/v1/leases/{lease}/open");
+        transport::open(&self.socket, self.deadline, &path, Some(&OpenRequest { memory }))
+    }
+
+    /// The open tap `port`.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Refused`] when there is none, or not for this user.
+    pub fn open_port(&self, port: &str) -> Result<OwnedFd, ClientError> {
+        let path = format!("/v1/ports/{port}/open");
+        transport::open(&self.socket, self.deadline, &path, None::<&()>)
     }
 
     fn done(&self, request: &Request) -> Result<(), ClientError> {

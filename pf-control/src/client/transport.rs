@@ -2,14 +2,16 @@
 
 use super::ClientError;
 use crate::ops::{OpError, Reply, Request as OpRequest};
+use crate::port::descriptor;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -58,6 +60,39 @@ pub(super) fn post<T: for<'a> Deserialize<'a>>(
     path: &str,
 ) -> Result<T, ClientError> {
     run(deadline, path, exchange(socket, path, Request::post(path), Vec::new()))
+}
+
+/// Asks for an open file.
+pub(super) fn open(
+    socket: &Path,
+    deadline: Duration,
+    path: &str,
+    body: Option<&impl Serialize>,
+) -> Result<OwnedFd, ClientError> {
+    let protocol = |reason: String| ClientError::Protocol { reason };
+    let body = body.map(serde_json::to_vec).transpose();
+    let body = body.map_err(|error| protocol(error.to_string()))?.unwrap_or_default();
+    let request = Request::post(path)
+        .header("content-type", "application/json")
+        .header("connection", "upgrade")
+        .header("upgrade", descriptor::PROTOCOL);
+    let died = |reason: String| ClientError::Died { call: path.to_owned(), reason };
+    let stream = run(deadline, path, async {
+        let mut answer = send(socket, path, request, body).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let (status, bytes) = collect(path, answer).await?;
+            // A refusal; a success would be another program's.
+            decode::<()>(status, &bytes)?;
+            return Err(protocol("no file is offered".to_owned()));
+        }
+        let connection = hyper::upgrade::on(&mut answer).await;
+        let connection = connection.map_err(|error| died(error.to_string()))?;
+        let parts = connection
+            .downcast::<TokioIo<UnixStream>>()
+            .map_err(|_| protocol("the connection is no Unix socket".to_owned()))?;
+        parts.io.into_inner().into_std().map_err(|error| died(error.to_string()))
+    })?;
+    descriptor::take(stream, deadline).map_err(|error| died(error.to_string()))
 }
 
 /// Follows a document that never ends, line by line, until `line` breaks off, the daemon ends, or
@@ -152,7 +187,7 @@ async fn send(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| died(error.to_string()))?;
-    tokio::spawn(connection);
+    tokio::spawn(connection.with_upgrades());
     let request = request
         .header("host", "localhost")
         .body(Full::new(Bytes::from(body)))

@@ -1,8 +1,9 @@
 //! Processes: which one has a file open, whether one still is the one it was.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open, prlimit};
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -69,6 +70,33 @@ pub(crate) fn watch(pid: u32) -> Option<OwnedFd> {
     let pid = Pid::from_raw(pid.try_into().ok()?)?;
     let descriptor = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
     (!has_ended(&descriptor)).then_some(descriptor)
+}
+
+/// Locked memory that a VMM may need beside its guest's RAM, in bytes.
+const BESIDE_RAM: u64 = 64 << 20;
+
+/// Lets a process lock `memory` bytes and a little more, which is what DMA to guest RAM counts as.
+/// Never lowers its limit, and never goes beyond the host's memory.
+///
+/// # Errors
+/// It has ended, or this process may not (`CAP_SYS_RESOURCE`).
+pub(crate) fn allow_locked_memory(pid: u32, memory: u64) -> io::Result<()> {
+    let host = rustix::system::sysinfo();
+    let most = u64::from(host.mem_unit).saturating_mul(host.totalram as u64);
+    let wanted = memory.min(most).saturating_add(BESIDE_RAM);
+    let pid = pid.try_into().ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    // The kernel has no call that reads alone for another process; its limit file has.
+    let present = fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_nonzero()))?;
+    let limit = |column: usize| {
+        let line = present.lines().find_map(|line| line.strip_prefix("Max locked memory"));
+        let word = line.and_then(|line| line.split_ascii_whitespace().nth(column));
+        // `unlimited` is no number, and more than any.
+        word.map_or(Some(0), |word| word.parse().ok())
+    };
+    let raised = |column| limit(column).map(|limit: u64| limit.max(wanted));
+    let (current, maximum) = (raised(0), raised(1));
+    prlimit(Some(pid), Resource::Memlock, Rlimit { current, maximum })?;
+    Ok(())
 }
 
 /// Whether the process behind a descriptor of [`watch`] has ended.

@@ -4,6 +4,7 @@ use super::sysfs::file;
 use super::{InventoryError, ProcessTable};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// Who has an IOMMU group open.
@@ -13,6 +14,12 @@ pub trait Occupancy: Send + Sync {
     /// # Errors
     /// It cannot be found out.
     fn is_open(&self, group: u32) -> Result<bool, InventoryError>;
+
+    /// Opens the group.
+    ///
+    /// # Errors
+    /// A process has it open, or there is no such group.
+    fn open(&self, group: u32) -> Result<OwnedFd, InventoryError>;
 
     /// A process that has the group open, if one can be found.
     fn holder(&self, group: u32) -> Option<u32>;
@@ -54,6 +61,12 @@ impl Occupancy for VfioNodes {
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(file("open", &path)(errno.into())),
         }
+    }
+
+    fn open(&self, group: u32) -> Result<OwnedFd, InventoryError> {
+        let path = self.path(group);
+        open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| file("open", &path)(errno.into()))
     }
 
     fn holder(&self, group: u32) -> Option<u32> {

@@ -55,6 +55,12 @@ pub enum OpError {
     /// The caller may hold leases, and no more.
     #[error("only root, or the daemon's own user, may do that")]
     NotAdmin,
+    /// The port is not there, in use, or not the caller's.
+    #[error("{reason}")]
+    Port {
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// The operation is not legal in the lease's state.
     #[error("'{}' is not legal while the lease is {state}; release is always legal", op.name())]
     WrongState {

@@ -18,8 +18,8 @@ pub use reply::{
     Reply, Supported, Vectors, VfEntry, WaitingEntry,
 };
 pub use request::{
-    AcquireRequest, DeviceClass, LeaseId, MirrorDirection, Op, Request, Ring, Rings, RxMode,
-    VlanRange,
+    AcquireRequest, DeviceClass, LeaseId, MirrorDirection, Op, OpenRequest, Request, Ring, Rings,
+    RxMode, VlanRange,
 };
 
 /// Sizes that both sides rely on (NPA's).

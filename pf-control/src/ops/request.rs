@@ -109,6 +109,15 @@ pub enum MirrorDirection {
     Both,
 }
 
+/// What a VMM says when it asks for the open IOMMU group of its VF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OpenRequest {
+    /// Guest RAM that the VF is to reach, in bytes: as much may then be locked.
+    pub memory: u64,
+}
+
 /// One operation with its arguments, as it goes over the socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]

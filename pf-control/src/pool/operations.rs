@@ -4,8 +4,11 @@ use super::acquire::describe;
 use super::slot::{Advance, Slot, switch_error, vendor_error};
 use super::{COMMON_OPS, Pool};
 use crate::lease::{LeaseEvent, LeaseState};
-use crate::ops::{DeviceClass, LeaseInfo, MacAddr, Op, OpError, Reply, Request, Supported};
+use crate::ops::{
+    DeviceClass, LeaseId, LeaseInfo, MacAddr, Op, OpError, Reply, Request, Supported, with_causes,
+};
 use crate::vendor::is_placeholder;
+use std::os::fd::OwnedFd;
 
 impl Pool {
     /// Carries out `request` for the process `pid`. Takes at most some seconds.
@@ -96,7 +99,7 @@ impl Pool {
         }
     }
 
-    fn knows(&self, lease: crate::ops::LeaseId) -> bool {
+    fn knows(&self, lease: LeaseId) -> bool {
         self.slots.iter().any(|slot| slot.id() == lease)
     }
 
@@ -198,6 +201,25 @@ impl Pool {
             .iter()
             .any(|other| other.id() != slot.id() && other.lease().mac == Some(mac));
         if taken { invalid(format!("{mac} is on another VF already")) } else { Ok(()) }
+    }
+
+    /// Opens the IOMMU group of a VF for the process that holds it and has not yet brought it into
+    /// use.
+    ///
+    /// # Errors
+    /// [`OpError`]: not its lease, no such group, or open already.
+    pub fn open_group(&self, lease: LeaseId, pid: u32) -> Result<OwnedFd, OpError> {
+        let slot = self.held(lease, pid)?;
+        let _guard = slot.begin();
+        let state = slot.lease().state;
+        if state != LeaseState::Acquired {
+            let reason = format!("a VF is opened once it is acquired, and this one is {state}");
+            return Err(OpError::Invalid { reason });
+        }
+        self.host.occupancy.open(slot.vf.iommu_group).map_err(|error| OpError::Kernel {
+            step: "opening the VF's IOMMU group".to_owned(),
+            reason: with_causes(&error),
+        })
     }
 
     fn check_port(&self, slot: &Slot, port: &str) -> Result<(), OpError> {

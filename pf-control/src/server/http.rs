@@ -2,11 +2,13 @@
 //! a ping.
 
 use super::events::{self, Inventory};
+use super::handover;
 use super::metrics::{self, Metrics};
 use super::watch::Doorbell;
 use crate::client::Pong;
 use crate::ops::{AdapterEntry, Op, OpError, Reply, Request, VfEntry, WaitingEntry};
 use crate::pool::Pool;
+use crate::port::Caller;
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -36,13 +38,31 @@ pub(super) struct Peer {
     pid: Option<u32>,
     /// Its user, likewise.
     uid: Option<u32>,
+    /// Its first group.
+    gid: Option<u32>,
 }
 
 impl Peer {
     /// Whether it may do what concerns others: root, and the daemon's own user.
-    fn is_admin(&self) -> bool {
+    pub(super) fn is_admin(&self) -> bool {
         let own = rustix::process::geteuid().as_raw();
         self.uid.is_some_and(|uid| uid == 0 || uid == own)
+    }
+
+    /// Its number.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub(super) fn process(&self) -> Result<u32, OpError> {
+        self.pid.ok_or_else(|| OpError::Invalid {
+            reason: "the kernel does not tell which process asks: use the same PID namespace"
+                .into(),
+        })
+    }
+
+    /// What a port is to know of it.
+    pub(super) fn caller(&self) -> Caller {
+        Caller { uid: self.uid, gid: self.gid, is_admin: self.is_admin() }
     }
 
     /// Whether it may know of a VF: its own, those that are nobody's, and for an admin all.
@@ -56,7 +76,8 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
         let credentials = stream.io().peer_cred().ok();
         let pid = credentials.and_then(|credentials| credentials.pid());
         let pid = pid.and_then(|pid| pid.try_into().ok()).filter(|&pid| pid != 0);
-        Self { pid, uid: credentials.map(|credentials| credentials.uid()) }
+        let uid = credentials.map(|credentials| credentials.uid());
+        Self { pid, uid, gid: credentials.map(|credentials| credentials.gid()) }
     }
 }
 
@@ -78,7 +99,19 @@ pub(super) struct Daemon {
         title = "pf-control",
         description = "The host's VF and policy daemon. Unix socket only; errors say what to do."
     ),
-    paths(operation, list, adapters, queue, follow, drain, enable, ping, prometheus)
+    paths(
+        operation,
+        list,
+        adapters,
+        queue,
+        follow,
+        drain,
+        enable,
+        ping,
+        prometheus,
+        handover::open_group,
+        handover::open_port
+    )
 )]
 struct Description;
 
@@ -112,6 +145,8 @@ pub(super) fn routes(daemon: Daemon) -> Router {
         .route("/v1/events", get(follow))
         .route("/v1/pfs/{pf}/drain", post(drain))
         .route("/v1/pfs/{pf}/enable", post(enable))
+        .route("/v1/leases/{lease}/open", post(handover::open_group))
+        .route("/v1/ports/{port}/open", post(handover::open_port))
         .route("/v1/ping", get(ping))
         .route("/metrics", get(prometheus))
         .route("/openapi.json", get(describe))
@@ -215,9 +250,7 @@ async fn operation(
 ) -> Result<Json<Reply>, OpError> {
     let request: Request = serde_json::from_slice(&body)
         .map_err(|error| OpError::Invalid { reason: error.to_string() })?;
-    let pid = peer.pid.ok_or_else(|| OpError::Invalid {
-        reason: "the kernel does not tell which process asks: use the same PID namespace".into(),
-    })?;
+    let pid = peer.process()?;
     let Daemon { pool, doorbell, metrics, .. } = daemon;
     let op = request.op();
     let began = Instant::now();
@@ -236,7 +269,7 @@ async fn operation(
 
 /// Does blocking work for at most the deadline. Work that takes longer still comes to its end
 /// and is recorded; only the caller stops waiting.
-async fn bounded<T: Send + 'static>(
+pub(super) async fn bounded<T: Send + 'static>(
     op: Op,
     work: impl FnOnce() -> Result<T, OpError> + Send + 'static,
 ) -> Result<T, OpError> {
@@ -253,7 +286,7 @@ impl IntoResponse for OpError {
     fn into_response(self) -> Response {
         let status = match self {
             Self::Invalid { .. } => StatusCode::BAD_REQUEST,
-            Self::NotOwner { .. } | Self::NotAdmin => StatusCode::FORBIDDEN,
+            Self::NotOwner { .. } | Self::NotAdmin | Self::Port { .. } => StatusCode::FORBIDDEN,
             Self::NoSuchLease { .. } => StatusCode::NOT_FOUND,
             Self::NoVfFree { .. }
             | Self::Queued { .. }
@@ -293,12 +326,12 @@ mod tests {
             link_up: true,
         };
         let own = rustix::process::geteuid().as_raw();
-        let stranger = Peer { pid: Some(10), uid: Some(own + 1) };
+        let stranger = Peer { pid: Some(10), uid: Some(own + 1), gid: None };
         assert!(stranger.sees(&entry(Some(10))) && stranger.sees(&entry(None)));
         assert!(!stranger.sees(&entry(Some(11))));
-        assert!(!Peer { pid: None, uid: None }.sees(&entry(Some(11))));
+        assert!(!Peer { pid: None, uid: None, gid: None }.sees(&entry(Some(11))));
         for uid in [0, own] {
-            assert!(Peer { pid: Some(10), uid: Some(uid) }.sees(&entry(Some(11))));
+            assert!(Peer { pid: Some(10), uid: Some(uid), gid: None }.sees(&entry(Some(11))));
         }
     }
 
@@ -325,7 +358,8 @@ mod tests {
         let doorbell = crate::server::watch::start(Arc::clone(&pool)).unwrap();
         let metrics = Arc::default();
         let daemon = Daemon { pool: Arc::clone(&pool), doorbell, inventory, metrics };
-        let stranger = Peer { pid: Some(10), uid: Some(rustix::process::geteuid().as_raw() + 1) };
+        let stranger =
+            Peer { pid: Some(10), uid: Some(rustix::process::geteuid().as_raw() + 1), gid: None };
         for on in [true, false] {
             let answer = set_maintenance(daemon.clone(), stranger, "eth0".into(), on).await;
             assert_eq!(answer.err(), Some(OpError::NotAdmin));

@@ -6,6 +6,7 @@
 
 mod error;
 mod events;
+mod handover;
 mod http;
 mod metrics;
 mod socket;

@@ -3,9 +3,13 @@
 use super::{events, http, watch};
 use crate::client::{Client, ClientError};
 use crate::lease::LeaseState;
-use crate::ops::{AcquireRequest, DeviceClass, VfEntry};
+use crate::ops::{AcquireRequest, DeviceClass, LeaseId, OpError, Rings, VfEntry};
 use crate::pool::fake_host::FakeHost;
+use rustix::process::{Resource, getrlimit};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -108,6 +112,42 @@ fn until(news: &Receiver<VfEntry>, index: u32, condition: impl Fn(&VfEntry) -> b
             return;
         }
     }
+}
+
+#[test]
+fn the_group_of_a_vf_goes_to_its_holder_as_an_open_file() {
+    let daemon = Daemon::start(2);
+    let client = daemon.client();
+    let refused = |outcome: Result<_, ClientError>| outcome.map(drop).unwrap_err().to_string();
+    let lease = LeaseId("0000:01:10.0".parse().unwrap());
+    assert!(refused(client.open_group(lease, 4096)).contains("there is no lease"));
+    assert_eq!(client.acquire(request()).unwrap().lease, lease);
+    let before = getrlimit(Resource::Memlock).current;
+    for _ in 0..2 {
+        // The fake's group is /dev/null.
+        let group = File::from(client.open_group(lease, 4096).unwrap());
+        assert!(group.metadata().unwrap().file_type().is_char_device());
+    }
+    let after = getrlimit(Resource::Memlock).current;
+    assert!(after.is_none_or(|after| before.is_some_and(|before| before <= after)));
+    client.init(lease, Rings::default()).unwrap();
+    assert!(refused(client.open_group(lease, 4096)).contains("initialised"));
+    let another = LeaseId("0000:01:10.2".parse().unwrap());
+    assert!(refused(client.open_group(another, 4096)).contains("there is no lease"));
+}
+
+#[test]
+fn a_tap_that_is_not_there_is_refused_and_a_question_without_upgrade_too() {
+    let daemon = Daemon::start(1);
+    let error = daemon.client().open_port("npa-no-such").map(drop).unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(OpError::Port { .. })), "{error}");
+    assert!(error.to_string().contains("there is no interface `npa-no-such`"), "{error}");
+    let mut plain = std::os::unix::net::UnixStream::connect(daemon.socket()).unwrap();
+    let request = "POST /v1/ports/lo/open HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    plain.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("npa-descriptor"), "{answer}");
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub(super) struct Accelerator {
     pf_control: PathBuf,
     allow_unsigned: bool,
     vfio: VfioSpace,
+    /// RAM of the VM in bytes.
+    memory: u64,
 }
 
 impl Accelerator {
@@ -41,6 +43,7 @@ impl Accelerator {
             plugins: configuration.plugins.clone().ok_or(Unaccelerated::NoPlugins)?,
             pf_control: configuration.pf_control.clone().ok_or(Unaccelerated::NoPfControl)?,
             allow_unsigned: configuration.allow_unsigned_plugins,
+            memory: context.memory.ranges().iter().map(|range| range.len).sum(),
             vfio: VfioSpace::new(Arc::clone(&context.memory), Arc::clone(&context.hypervisor)),
         })
     }
@@ -52,6 +55,7 @@ impl Accelerator {
             mac: mac.0,
             mtu,
             port: net.tap.clone(),
+            memory: self.memory,
             profile: net.profile.clone(),
         };
         let plugins = PluginDirectory::new(
@@ -93,9 +97,10 @@ impl Unaccelerated {
 pub(super) fn add(
     vm: &Vm,
     net: &NetConfig,
+    pf_control: Option<&std::path::Path>,
     accelerator: &Result<Accelerator, Unaccelerated>,
 ) -> Result<MovingDevice, Failure> {
-    let tap = Tap::open(&net.tap)?;
+    let tap = open_tap(&net.tap, pf_control)?;
     let mac = match net.mac {
         Some(mac) => mac,
         None => random_mac()?,
@@ -139,6 +144,12 @@ pub(super) fn add(
             Ok(MovingDevice { accelerated, arrivals })
         }
     }
+}
+
+/// The tap `name`: from the daemon, where there is one, so that this process needs no right to it.
+fn open_tap(name: &str, pf_control: Option<&std::path::Path>) -> Result<Tap, Failure> {
+    let Some(socket) = pf_control else { return Ok(Tap::open(name)?) };
+    Ok(Tap::adopt(name, Client::new(socket).open_port(name)?)?)
 }
 
 /// An address that the standards leave to local administration.

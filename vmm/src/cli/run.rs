@@ -148,7 +148,7 @@ fn add_devices(vm: &Vm, configuration: &Configuration) -> Result<Vec<MovingDevic
     let mut switchable = Vec::new();
     let accelerator = Accelerator::new(vm, configuration);
     for net in &configuration.nets {
-        switchable.push(network::add(vm, net, &accelerator)?);
+        switchable.push(network::add(vm, net, configuration.pf_control.as_deref(), &accelerator)?);
     }
     for disk in &configuration.disks {
         add_plain(vm, Box::new(Block::open(&disk.path, disk.read_only)?))?;

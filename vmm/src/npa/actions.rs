@@ -65,9 +65,10 @@ impl Executor {
             SwitchAction::Acquire => self.acquire(),
             SwitchAction::OpenVf => {
                 let grant = self.grant.as_ref().ok_or(StepError::Missing("VF"))?;
+                let group = self.hardware.pool.open(grant.acquired.lease)?;
                 let opener = &mut self.hardware.opener;
                 // All of RAM is pinned, which is long work.
-                self.vf = Some(make_way_during("vf-open", || opener.open(grant))?);
+                self.vf = Some(make_way_during("vf-open", || opener.open(grant, group))?);
                 Ok(())
             }
             SwitchAction::InitVf => {

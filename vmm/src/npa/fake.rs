@@ -138,6 +138,10 @@ impl VfPool for FakePool {
         })
     }
 
+    fn open(&self, _lease: LeaseId) -> Result<OwnedFd, ClientError> {
+        Ok(std::fs::File::open("/dev/null").unwrap().into())
+    }
+
     fn check(&self, _lease: LeaseId) -> Result<(), ClientError> {
         self.call("check", |_| {})
     }
@@ -192,7 +196,7 @@ struct FakeVf {
 }
 
 impl VfOpener for FakeOpener {
-    fn open(&mut self, grant: &VfGrant) -> Result<Box<dyn Vf>, VfError> {
+    fn open(&mut self, grant: &VfGrant, _group: OwnedFd) -> Result<Box<dyn Vf>, VfError> {
         let mut world = self.0.lock().unwrap();
         if !world.step("open") {
             return Err(VfError::Missing { vf: grant.acquired.vf.to_string() });

@@ -2,7 +2,7 @@
 //! so that all of it can be tested without a device, a daemon, or KVM.
 
 use std::ops::ControlFlow;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use npa_abi::image::PluginHeader;
 use npa_abi::register::DEVICE_INFO_WORDS;
@@ -34,6 +34,12 @@ pub trait VfPool: Send + Sync {
     /// # Errors
     /// No VF is free or fit, or the daemon is away.
     fn acquire(&self, wait: bool) -> Result<VfGrant, ClientError>;
+
+    /// The open IOMMU group of the lease's VF.
+    ///
+    /// # Errors
+    /// Somebody has it open, or the daemon is away.
+    fn open(&self, lease: LeaseId) -> Result<OwnedFd, ClientError>;
 
     /// Whether the daemon answers and knows the lease, so that the VF could be given back.
     ///
@@ -96,11 +102,11 @@ pub struct DeviceMemory<'a> {
 
 /// Opens VFs.
 pub trait VfOpener: Send {
-    /// Opens the VF for this VM and lets it reach guest RAM.
+    /// Opens the VF, whose open IOMMU group `group` is, for this VM and lets it reach guest RAM.
     ///
     /// # Errors
     /// [`VfError`] says what to do.
-    fn open(&mut self, grant: &VfGrant) -> Result<Box<dyn Vf>, VfError>;
+    fn open(&mut self, grant: &VfGrant, group: OwnedFd) -> Result<Box<dyn Vf>, VfError>;
 }
 
 /// An open VF. Dropping it closes it, which stops its DMA.

@@ -2,6 +2,7 @@
 //! networks (address, switch port, MTU) is added here and nowhere else.
 
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use npa_abi::register::DEVICE_INFO_WORDS;
@@ -26,6 +27,8 @@ pub struct NetEndpoint {
     pub mtu: u16,
     /// The switch port of its emulated path: the tap's name.
     pub port: String,
+    /// RAM of the VM in bytes, which its VF reaches.
+    pub memory: u64,
     /// The profile that its VF must fit.
     pub profile: Option<String>,
 }
@@ -95,6 +98,10 @@ impl VfPool for NetPool {
         Ok(VfGrant { acquired, config, device_info })
     }
 
+    fn open(&self, lease: LeaseId) -> Result<OwnedFd, ClientError> {
+        insist(true, || self.client.open_group(lease, self.endpoint.memory))
+    }
+
     fn check(&self, lease: LeaseId) -> Result<(), ClientError> {
         self.client.get_info(lease).map(drop)
     }
@@ -162,6 +169,7 @@ mod tests {
             mac: [0x52, 0x54, 0, 1, 2, 3],
             mtu: 1500,
             port: "tap0".to_owned(),
+            memory: 1 << 20,
             profile: None,
         };
         let pool = NetPool::new(Client::new("/nowhere"), endpoint);

@@ -3,12 +3,16 @@
 //! guest knows. Never maps anything else.
 #![allow(unsafe_code)] // Hands guest RAM to devices.
 
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use vfio_ioctls::{VfioContainer, VfioError};
-
 use super::VfError;
+use super::sys::{Domain, Function, Group, VfioError};
 use crate::vm::{Hypervisor, Memory};
+
+/// The file from which a container is made. Nothing can be reached through it without a group.
+const CONTAINER: &str = "/dev/vfio/vfio";
 
 /// Makes the container when the first VF of the VM is opened; all devices of a VM share one.
 #[derive(Clone)]
@@ -25,7 +29,7 @@ struct Inner {
 
 /// A container in use. Guest RAM is unmapped by the kernel when its last VF is closed.
 pub(super) struct Container {
-    vfio: Arc<VfioContainer>,
+    domain: Arc<Domain>,
     mapped: Mutex<bool>,
     /// RAM must outlive its DMA mappings.
     memory: Arc<Memory>,
@@ -45,12 +49,11 @@ impl VfioSpace {
             return Ok(container);
         }
         let kvm = self.inner.hypervisor.vfio_device().map_err(VfError::Kvm)?;
-        let vfio = VfioContainer::new(Some(kvm)).map_err(|error| match error {
-            VfioError::OpenContainer(error) => VfError::Container(error),
-            source => VfError::Vfio { vf: "(none yet)".to_owned(), source },
-        })?;
+        let file = OpenOptions::new().read(true).write(true).open(CONTAINER);
+        let domain = Domain::new(file.map_err(VfError::Container)?, kvm)
+            .map_err(|source| VfError::Vfio { vf: "(none yet)".to_owned(), source })?;
         let container = Arc::new(Container {
-            vfio: Arc::new(vfio),
+            domain: Arc::new(domain),
             mapped: Mutex::new(false),
             memory: self.inner.memory.clone(),
         });
@@ -60,8 +63,9 @@ impl VfioSpace {
 }
 
 impl Container {
-    pub(super) fn vfio(&self) -> &Arc<VfioContainer> {
-        &self.vfio
+    /// Opens the function at the PCI address `name`, whose IOMMU group `group` is.
+    pub(super) fn open(&self, group: OwnedFd, name: &str) -> Result<Function, VfioError> {
+        Group::join(&self.domain, group)?.function(name)
     }
 
     /// Lets the container's VFs reach guest RAM. Needs a VF in the container, for the kernel
@@ -74,8 +78,7 @@ impl Container {
         for range in self.memory.ranges() {
             // SAFETY: guest RAM stays mapped as long as `self.memory`, which is dropped after the
             // container's file; it is only accessed through vm-memory's volatile accessors.
-            unsafe { self.vfio.vfio_dma_map(range.gpa, range.len as usize, range.host as *mut u8) }
-                .map_err(VfError::Dma)?;
+            unsafe { self.domain.map(range.gpa, range.len, range.host) }.map_err(VfError::Dma)?;
         }
         *mapped = true;
         Ok(())

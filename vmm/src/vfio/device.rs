@@ -1,13 +1,11 @@
 //! An open VF: control page through the kernel, data pages for mapping, interrupts as eventfds.
 //! Divides BARs page by page; only pages that were named as data are given out, and never one
 //! that holds the MSI-X table.
-#![allow(unsafe_code)] // Borrows the VFIO file descriptor for mapping.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use npa_abi::PAGE_SIZE;
@@ -19,15 +17,14 @@ use pf_control::vf_control::{
     VfStats,
 };
 use vfio_bindings::bindings::vfio::{
-    VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX,
-    VFIO_REGION_INFO_FLAG_MMAP,
+    VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
 };
-use vfio_ioctls::{VfioDevice, VfioError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::VfError;
 use super::container::{Container, VfioSpace};
 use super::msix::msix_pages;
+use super::sys::{Function, VfioError};
 use crate::npa::hardware::{DeviceMemory, Vf, VfGrant, VfOpener};
 use crate::pci::command;
 
@@ -36,8 +33,8 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const COMMAND: u64 = 4;
 
 impl VfOpener for VfioSpace {
-    fn open(&mut self, grant: &VfGrant) -> Result<Box<dyn Vf>, VfError> {
-        Ok(Box::new(VfioVf::open(self, grant)?))
+    fn open(&mut self, grant: &VfGrant, group: OwnedFd) -> Result<Box<dyn Vf>, VfError> {
+        Ok(Box::new(VfioVf::open(self, grant, group)?))
     }
 }
 
@@ -46,7 +43,7 @@ struct VfioVf {
     name: String,
     // Dropped in this order: the control module and the device before the container.
     control: Box<dyn VfControl>,
-    device: Arc<Device>,
+    device: Arc<Function>,
     _container: Arc<Container>,
     regions: Vec<Region>,
     vectors: VfVectors,
@@ -65,60 +62,36 @@ struct VfVectors {
     control: Option<u16>,
 }
 
-/// The VFIO device. Dropping it closes the VF and leaves its group.
-struct Device(Option<VfioDevice>);
-
-impl Device {
-    fn get(&self) -> &VfioDevice {
-        self.0.as_ref().expect("the device is there until it is dropped")
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let device = self.0.take();
-        // vfio-ioctls panics here when the function has vanished from sysfs, which it does as
-        // soon as the kernel, waiting for this very moment, gets the VF back. Its file is closed
-        // by then, and its group goes with the container.
-        if catch_unwind(AssertUnwindSafe(|| drop(device))).is_err() {
-            tracing::warn!("a VF was removed from the machine while it was closed");
-        }
-    }
-}
-
 /// BAR 0 of a VF through the kernel: works for pages that are mapped nowhere.
 struct Registers {
-    device: Arc<Device>,
+    device: Arc<Function>,
     bar: u32,
 }
 
 impl ControlRegion for Registers {
     fn read(&self, offset: u32, bytes: &mut [u8]) {
-        // What cannot be read reads as ones, like a function that is gone.
-        bytes.fill(0xff);
-        self.device.get().region_read(self.bar, bytes, offset.into());
+        self.device.read(self.bar, bytes, offset.into());
     }
 
     fn write(&self, offset: u32, bytes: &[u8]) {
-        self.device.get().region_write(self.bar, bytes, offset.into());
+        self.device.write(self.bar, bytes, offset.into());
     }
 
     fn read_config(&self, offset: u16, bytes: &mut [u8]) {
-        bytes.fill(0xff);
-        self.device.get().region_read(VFIO_PCI_CONFIG_REGION_INDEX, bytes, offset.into());
+        self.device.read_config(bytes, offset.into());
     }
 }
 
 impl VfioVf {
-    fn open(space: &VfioSpace, grant: &VfGrant) -> Result<Self, VfError> {
+    fn open(space: &VfioSpace, grant: &VfGrant, group: OwnedFd) -> Result<Self, VfError> {
         let acquired = &grant.acquired;
         let name = acquired.vf.to_string();
-        let path = check_bound(&name)?;
+        check_bound(&name)?;
         let container = space.container()?;
-        let vfio = Arc::clone(container.vfio());
-        let device = VfioDevice::new(&path, vfio, false)
+        let device = container
+            .open(group, &name)
             .map_err(|error| open_error(error, &name, acquired.iommu_group))?;
-        let device = Arc::new(Device(Some(device)));
+        let device = Arc::new(device);
         container.map_memory()?;
         let bar = acquired
             .regions
@@ -143,8 +116,8 @@ impl VfioVf {
         };
         vf.vectors.connect(&vf, &[])?;
         // Kernels without this interrupt only complain in their log instead of asking.
-        if vf.device.get().get_irq_info(VFIO_PCI_REQ_IRQ_INDEX).is_some_and(|irq| irq.count > 0) {
-            vf.vfio(vf.device.get().enable_irq(VFIO_PCI_REQ_IRQ_INDEX, vec![&vf.request]))?;
+        if vf.device.vectors(VFIO_PCI_REQ_IRQ_INDEX) > 0 {
+            vf.vfio(vf.device.connect(VFIO_PCI_REQ_IRQ_INDEX, &[&vf.request]))?;
         }
         Ok(vf)
     }
@@ -155,15 +128,14 @@ impl VfioVf {
 
     /// Lets the function master the bus (DMA and interrupts) or not. VFIO opens it without.
     fn set_bus_master(&self, on: bool) {
-        let device = self.device.get();
         let mut bytes = [0; 2];
-        device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut bytes, COMMAND);
+        self.device.read_config(&mut bytes, COMMAND);
         let command = u16::from_le_bytes(bytes);
         let command = match on {
             true => command | command::MEMORY | command::BUS_MASTER,
             false => command & !command::BUS_MASTER,
         };
-        device.region_write(VFIO_PCI_CONFIG_REGION_INDEX, &command.to_le_bytes(), COMMAND);
+        self.device.write_config(&command.to_le_bytes(), COMMAND);
     }
 
     fn control_error(&self, source: VfControlError) -> VfError {
@@ -176,8 +148,8 @@ impl VfioVf {
 }
 
 impl VfVectors {
-    fn new(device: &Device, name: &str, control: Option<u16>) -> Result<Self, VfError> {
-        let count = device.get().get_irq_info(VFIO_PCI_MSIX_IRQ_INDEX).map_or(0, |irq| irq.count);
+    fn new(device: &Function, name: &str, control: Option<u16>) -> Result<Self, VfError> {
+        let count = device.vectors(VFIO_PCI_MSIX_IRQ_INDEX);
         let count = u16::try_from(count).unwrap_or(u16::MAX);
         if let Some(vector) = control.filter(|vector| *vector >= count) {
             return Err(VfError::Vector { vf: name.to_owned(), vector, count });
@@ -201,7 +173,7 @@ impl VfVectors {
         if events.is_empty() {
             return Ok(());
         }
-        vf.vfio(vf.device.get().enable_msix(events))
+        vf.vfio(vf.device.connect(VFIO_PCI_MSIX_IRQ_INDEX, &events))
     }
 
     fn control_event(&self) -> Option<&EventFd> {
@@ -268,17 +240,17 @@ impl Vf for VfioVf {
         if !self.regions.iter().any(named) {
             return Err(error("they are not data pages"));
         }
-        let device = self.device.get();
+        let device = &self.device;
         let index = u32::from(bar);
-        if bar > 5 || end > device.get_region_size(index) {
+        if bar > 5 || end > device.size(index) {
             return Err(error("the BAR is smaller"));
         }
-        if device.get_region_flags(index) & VFIO_REGION_INFO_FLAG_MMAP == 0 {
+        if device.flags(index) & VFIO_REGION_INFO_FLAG_MMAP == 0 {
             return Err(error("the kernel does not let this BAR be mapped"));
         }
         let config = |at: u16, len: usize| {
             let mut bytes = [0xff; 4];
-            device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut bytes[..len], at.into());
+            device.read_config(&mut bytes[..len], at.into());
             u32::from_le_bytes(bytes) & (u32::MAX >> (32 - 8 * len as u32))
         };
         if msix_pages(config)
@@ -287,9 +259,7 @@ impl Vf for VfioVf {
         {
             return Err(error("the MSI-X table is in these pages"));
         }
-        // SAFETY: the descriptor stays open as long as `self.device`, which `self` owns.
-        let file = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
-        Ok(DeviceMemory { file, offset: device.get_region_offset(index) + offset })
+        Ok(DeviceMemory { file: device.as_fd(), offset: device.offset(index) + offset })
     }
 
     fn wire(&mut self, vectors: &[(u16, &EventFd)]) -> Result<(), VfError> {
@@ -346,8 +316,8 @@ fn event() -> Result<EventFd, VfError> {
     EventFd::new(EFD_NONBLOCK).map_err(VfError::Event)
 }
 
-/// Whether the VF is there and vfio-pci has it; answers its place in sysfs.
-fn check_bound(vf: &str) -> Result<PathBuf, VfError> {
+/// Whether the VF is there and vfio-pci has it.
+fn check_bound(vf: &str) -> Result<(), VfError> {
     let path = Path::new("/sys/bus/pci/devices").join(vf);
     if !path.exists() {
         return Err(VfError::Missing { vf: vf.to_owned() });
@@ -363,20 +333,12 @@ fn check_bound(vf: &str) -> Result<PathBuf, VfError> {
     if driver != "vfio-pci" {
         return Err(VfError::NotBound { vf: vf.to_owned(), driver });
     }
-    Ok(path)
+    Ok(())
 }
 
 fn open_error(error: VfioError, vf: &str, group: u32) -> VfError {
     match error {
-        VfioError::OpenGroup(reason, _) => {
-            let advice = match reason.raw_os_error() {
-                Some(libc::EBUSY) => "another process has it open",
-                Some(libc::ENOENT) => "the VF is not bound to vfio-pci",
-                _ => "let this user read and write it, or have pf-control do so",
-            };
-            VfError::Group { group, reason, advice }
-        }
-        VfioError::GroupViable => VfError::NotViable { group },
+        VfioError::NotViable => VfError::NotViable { group },
         source => VfError::Vfio { vf: vf.to_owned(), source },
     }
 }

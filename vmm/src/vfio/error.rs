@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use pf_control::vf_control::VfControlError;
 
+use super::sys::VfioError;
+
 /// Why a VF could not be opened or used.
 #[derive(Debug, thiserror::Error)]
 pub enum VfError {
@@ -31,16 +33,6 @@ pub enum VfError {
     /// KVM has no VFIO device.
     #[error("KVM cannot be told of VFs; load the vfio-pci module")]
     Kvm(#[source] io::Error),
-    /// The group's file.
-    #[error("cannot open /dev/vfio/{group} ({reason}): {advice}")]
-    Group {
-        /// IOMMU group.
-        group: u32,
-        /// The kernel's reason.
-        reason: io::Error,
-        /// What to do.
-        advice: &'static str,
-    },
     /// Another function of the group is with a host driver.
     #[error(
         "IOMMU group {group} is not viable: every other function in it must be bound to vfio-pci \
@@ -57,14 +49,14 @@ pub enum VfError {
         vf: String,
         /// VFIO's reason.
         #[source]
-        source: vfio_ioctls::VfioError,
+        source: VfioError,
     },
     /// Guest RAM could not be mapped.
     #[error(
-        "cannot map guest RAM for DMA ({0}); raise the locked-memory limit (ulimit -l) above the \
-         guest's memory"
+        "cannot map guest RAM for DMA ({0}); pf-control raises this process's limit of locked memory \
+         if it runs as root: see its log, or raise the limit (ulimit -l) above the guest's memory"
     )]
-    Dma(#[source] vfio_ioctls::VfioError),
+    Dma(#[source] VfioError),
     /// A range that must not or cannot be mapped.
     #[error(
         "{length:#x} bytes at {offset:#x} of BAR {bar} of VF {vf} cannot be given to a guest: {reason}"

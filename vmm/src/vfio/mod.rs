@@ -6,6 +6,8 @@ mod container;
 mod device;
 mod error;
 mod msix;
+pub(crate) mod sys;
 
 pub use container::VfioSpace;
 pub use error::VfError;
+pub use sys::VfioError;

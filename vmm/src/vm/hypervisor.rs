@@ -11,8 +11,7 @@ use kvm_bindings::{
     KvmIrqRouting, kvm_create_device, kvm_device_type_KVM_DEV_TYPE_VFIO, kvm_irq_routing_entry,
     kvm_userspace_memory_region,
 };
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
-use vfio_ioctls::VfioDeviceFd;
+use kvm_ioctls::{DeviceFd, IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 #[cfg(test)]
@@ -121,13 +120,13 @@ pub trait Hypervisor: Send + Sync {
     fn deassign_ioevent(&self, event: &EventFd, at: IoAddress, on: DataMatch) -> io::Result<()>;
 
     /// The VM's one KVM-VFIO device, created at the first call; VFIO groups are added to it.
-    fn vfio_device(&self) -> io::Result<Arc<VfioDeviceFd>>;
+    fn vfio_device(&self) -> io::Result<Arc<DeviceFd>>;
 }
 
 /// [`Hypervisor`] on a real KVM VM.
 pub struct KvmHypervisor {
     vm: Arc<VmFd>,
-    vfio: Mutex<Option<Arc<VfioDeviceFd>>>,
+    vfio: Mutex<Option<Arc<DeviceFd>>>,
 }
 
 impl KvmHypervisor {
@@ -211,7 +210,7 @@ impl Hypervisor for KvmHypervisor {
         .map_err(io_error)
     }
 
-    fn vfio_device(&self) -> io::Result<Arc<VfioDeviceFd>> {
+    fn vfio_device(&self) -> io::Result<Arc<DeviceFd>> {
         let mut vfio = self.vfio.lock().unwrap();
         if let Some(device) = vfio.as_ref() {
             return Ok(device.clone());
@@ -219,7 +218,7 @@ impl Hypervisor for KvmHypervisor {
         let mut request =
             kvm_create_device { type_: kvm_device_type_KVM_DEV_TYPE_VFIO, fd: 0, flags: 0 };
         let fd = self.vm.create_device(&mut request).map_err(io_error)?;
-        let device = Arc::new(VfioDeviceFd::new_from_kvm(fd));
+        let device = Arc::new(fd);
         *vfio = Some(device.clone());
         Ok(device)
     }

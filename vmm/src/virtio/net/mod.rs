@@ -24,7 +24,7 @@ use pf_control::vf_control::Offloads;
 pub use backend::{FrameBackend, ReceiveOffloads};
 pub use config::{MacAddress, MacError};
 pub use header::HEADER_LEN;
-pub use tap::{Tap, TapError};
+pub use tap::Tap;
 
 use self::config::NetConfig;
 use self::worker::NetWorker;

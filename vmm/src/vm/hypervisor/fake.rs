@@ -2,12 +2,12 @@
 //! ioeventfds exist. Never runs a guest.
 #![allow(unsafe_code)] // Implements the trait's unsafe method; does nothing with the memory.
 
+use kvm_ioctls::DeviceFd;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 
-use vfio_ioctls::VfioDeviceFd;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{DataMatch, GsiRoute, Hypervisor, IoAddress, MsiMessage, Slot};
@@ -116,7 +116,7 @@ impl Hypervisor for FakeHypervisor {
         self.state.lock().unwrap().ioevents.remove(&(at, on)).map(drop).ok_or_else(missing)
     }
 
-    fn vfio_device(&self) -> io::Result<Arc<VfioDeviceFd>> {
+    fn vfio_device(&self) -> io::Result<Arc<DeviceFd>> {
         Err(io::Error::from_raw_os_error(libc::ENODEV))
     }
 }

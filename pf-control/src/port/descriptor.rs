@@ -1,0 +1,109 @@
+//! An open file on its way from the daemon to a VMM, over the connection on which the VMM asked.
+//!
+//! The request is answered with `101 Switching Protocols`. The VMM then sends one byte, and gets one
+//! with the descriptor attached (`SCM_RIGHTS`). Without the VMM's byte the descriptor could come
+//! while its HTTP library still reads, and be thrown away.
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// What the connection is switched to.
+pub(crate) const PROTOCOL: &str = "npa-descriptor";
+/// The one byte that either side sends.
+const BYTE: [u8; 1] = [1];
+
+/// Passes `file` to the process at the other end, once that is ready.
+///
+/// # Errors
+/// It was not within `patience`, or has gone.
+#[cfg(feature = "daemon")]
+pub(crate) fn pass(mut stream: UnixStream, file: impl AsFd, patience: Duration) -> io::Result<()> {
+    prepare(&stream, patience)?;
+    stream.read_exact(&mut [0; 1])?;
+    let files = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = SendAncillaryBuffer::new(&mut space);
+    // The space is for exactly that.
+    let fits = message.push(SendAncillaryMessage::ScmRights(&files));
+    debug_assert!(fits);
+    sendmsg(&stream, &[IoSlice::new(&BYTE)], &mut message, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Takes the file that the other end passes.
+///
+/// # Errors
+/// None came within `patience`.
+pub(crate) fn take(mut stream: UnixStream, patience: Duration) -> io::Result<OwnedFd> {
+    prepare(&stream, patience)?;
+    stream.write_all(&BYTE)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0; 1];
+    loop {
+        let into = &mut [IoSliceMut::new(&mut byte)];
+        match recvmsg(&stream, into, &mut message, RecvFlags::CMSG_CLOEXEC) {
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let file = message.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    });
+    file.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "no descriptor came"))
+}
+
+fn prepare(stream: &UnixStream, patience: Duration) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn a_file_arrives_open() {
+        let (daemon, vmm) = UnixStream::pair().unwrap();
+        let mut sent = tempfile::tempfile().unwrap();
+        write!(sent, "seen").unwrap();
+        io::Seek::rewind(&mut sent).unwrap();
+        let passing = std::thread::spawn(move || pass(daemon, sent, PATIENCE));
+        let mut text = String::new();
+        File::from(take(vmm, PATIENCE).unwrap()).read_to_string(&mut text).unwrap();
+        passing.join().unwrap().unwrap();
+        assert_eq!(text, "seen");
+    }
+
+    #[test]
+    fn whoever_is_silent_or_gone_is_not_waited_for() {
+        let (daemon, vmm) = UnixStream::pair().unwrap();
+        let short = Duration::from_millis(10);
+        assert!(pass(daemon.try_clone().unwrap(), &vmm, short).is_err(), "no byte came");
+        assert!(take(vmm.try_clone().unwrap(), short).is_err(), "no file came");
+        drop(vmm);
+        let gone = pass(daemon, io::stderr(), PATIENCE);
+        assert!(gone.is_err(), "{gone:?}");
+    }
+
+    #[test]
+    fn a_byte_without_a_file_is_an_error() {
+        let (mut daemon, vmm) = UnixStream::pair().unwrap();
+        daemon.write_all(&BYTE).unwrap();
+        assert_eq!(take(vmm, PATIENCE).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
