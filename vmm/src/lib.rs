@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod migration;
 pub mod npa;
 pub mod pci;
+pub mod sandbox;
 pub mod serial;
 pub mod state;
 pub mod vfio;

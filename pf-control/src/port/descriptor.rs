@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// What the connection is switched to.
-pub(crate) const PROTOCOL: &str = "npa-descriptor";
+pub const PROTOCOL: &str = "npa-descriptor";
 /// The one byte that either side sends.
 const BYTE: [u8; 1] = [1];
 
@@ -24,8 +24,7 @@ const BYTE: [u8; 1] = [1];
 ///
 /// # Errors
 /// It was not within `patience`, or has gone.
-#[cfg(feature = "daemon")]
-pub(crate) fn pass(mut stream: UnixStream, file: impl AsFd, patience: Duration) -> io::Result<()> {
+pub fn pass(mut stream: UnixStream, file: impl AsFd, patience: Duration) -> io::Result<()> {
     prepare(&stream, patience)?;
     stream.read_exact(&mut [0; 1])?;
     let files = [file.as_fd()];
@@ -42,7 +41,7 @@ pub(crate) fn pass(mut stream: UnixStream, file: impl AsFd, patience: Duration) 
 ///
 /// # Errors
 /// None came within `patience`.
-pub(crate) fn take(mut stream: UnixStream, patience: Duration) -> io::Result<OwnedFd> {
+pub fn take(mut stream: UnixStream, patience: Duration) -> io::Result<OwnedFd> {
     prepare(&stream, patience)?;
     stream.write_all(&BYTE)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -12,6 +12,8 @@ use super::Services;
 use super::handlers::router;
 use super::listener::PrivateListener;
 
+use crate::sandbox::{self, Role};
+
 /// How long requests under way may take to end when the server ends.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -66,6 +68,7 @@ impl Server {
                 if ready.send(Ok(())).is_err() {
                     return;
                 }
+                sandbox::enter(Role::Operator);
                 let server = axum::serve(listener, router(services));
                 tokio::select! {
                     result = server => {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Failure;
 use super::moving::Mover;
 use crate::migration::{Listener, MigrationError, receive};
+use crate::sandbox::{self, Role};
 use crate::vm::Vm;
 
 /// An expected VM.
@@ -37,6 +38,7 @@ pub(super) fn expect(
     let expected = ExpectedVm { failure: Arc::clone(&failure) };
     tracing::info!(at = %listener.endpoint(), "waiting for a VM");
     std::thread::Builder::new().name("incoming".to_owned()).spawn(move || {
+        sandbox::enter(Role::Operator);
         let channel = listener.wait();
         // One VM, and no other after it.
         drop(listener);

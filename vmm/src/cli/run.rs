@@ -17,6 +17,7 @@ use crate::boot::BootConfig;
 use crate::config::{Acceleration, ConfigError, Configuration, Settings};
 use crate::migration::transport::{Identity, IdentityError};
 use crate::migration::{Listener, MovingDevice, snapshot};
+use crate::sandbox::{self, Role};
 use crate::virtio::VirtioDevice;
 use crate::virtio::block::Block;
 use crate::virtio::pci::VirtioPci;
@@ -43,6 +44,8 @@ impl Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let configuration = arguments.configuration()?;
+    sandbox::refuse_root(configuration.allow_root)?;
+    sandbox::confine(&configuration)?;
     if let Some(plugins) = &configuration.plugins {
         readable_folder(plugins)?;
     }
@@ -98,6 +101,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             None
         }
     };
+    sandbox::enter(Role::Operator);
     let exit = vm.wait()?;
     // Giving all of RAM back takes its time, and the VM may already run elsewhere on this machine.
     make_way();

@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::sandbox::{self, Role};
+
 /// Calls `stop` when the process is asked to end, as often as it is asked.
 ///
 /// # Errors
@@ -16,6 +18,7 @@ pub(super) fn stop_on_signals(stop: impl Fn() + Send + 'static) -> io::Result<()
     };
     // Ends with the process.
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        sandbox::enter(Role::Operator);
         runtime.block_on(async {
             loop {
                 tokio::select! {

@@ -17,6 +17,7 @@ pub use settings::Settings;
 pub use size::{MemorySize, SizeError};
 
 use crate::migration::Endpoint;
+use crate::sandbox::SandboxMode;
 use crate::serial::SerialTarget;
 use crate::virtio::net::MacError;
 
@@ -50,6 +51,12 @@ pub struct Configuration {
     pub pf_control: Option<PathBuf>,
     /// Whether plugin images without a trusted signature are accepted.
     pub allow_unsigned_plugins: bool,
+    /// Folder in which snapshots may be made.
+    pub snapshots: Option<PathBuf>,
+    /// How much of the sandbox there is.
+    pub sandbox: SandboxMode,
+    /// Whether root may run it.
+    pub allow_root: bool,
     /// Folder of the snapshot to go on from, instead of booting.
     pub restore: Option<PathBuf>,
     /// Where a VM is expected from another host, instead of booting.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::{ConfigError, Configuration, DiskConfig, MAX_CPUS, MemorySize, NetConfig};
 use crate::migration::Endpoint;
+use crate::sandbox::SandboxMode;
 use crate::serial::SerialTarget;
 
 const DEFAULT_CMDLINE: &str = "console=ttyS0";
@@ -70,6 +71,18 @@ pub struct Settings {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub allow_unsigned_plugins: Option<bool>,
 
+    /// Folder in which snapshots may be made [default: none may]
+    #[arg(long, value_name = "DIR")]
+    pub snapshots: Option<PathBuf>,
+
+    /// How much of the sandbox there is [default: on]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub sandbox: Option<SandboxMode>,
+
+    /// Run even as root
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub allow_root: Option<bool>,
+
     /// Go on from the snapshot in this folder instead of booting
     #[arg(long, value_name = "DIR")]
     pub restore: Option<PathBuf>,
@@ -121,7 +134,7 @@ impl Settings {
     fn anchor(&mut self, directory: &Path) {
         let paths = [&mut self.kernel, &mut self.initrd, &mut self.plugins, &mut self.pf_control];
         let more = [&mut self.api_socket, &mut self.restore, &mut self.tls_cert];
-        let tls = [&mut self.tls_key, &mut self.tls_ca];
+        let tls = [&mut self.tls_key, &mut self.tls_ca, &mut self.snapshots];
         for path in paths.into_iter().chain(more).chain(tls).flatten() {
             *path = directory.join(&path);
         }
@@ -153,6 +166,9 @@ impl Settings {
             plugins: self.plugins.or(file.plugins),
             pf_control: self.pf_control.or(file.pf_control),
             allow_unsigned_plugins: self.allow_unsigned_plugins.or(file.allow_unsigned_plugins),
+            snapshots: self.snapshots.or(file.snapshots),
+            sandbox: self.sandbox.or(file.sandbox),
+            allow_root: self.allow_root.or(file.allow_root),
             restore: self.restore.or(file.restore),
             incoming: self.incoming.or(file.incoming),
             tls_cert: self.tls_cert.or(file.tls_cert),
@@ -198,6 +214,9 @@ impl Settings {
             plugins: self.plugins,
             pf_control: self.pf_control,
             allow_unsigned_plugins: self.allow_unsigned_plugins.unwrap_or(false),
+            snapshots: self.snapshots,
+            sandbox: self.sandbox.unwrap_or_default(),
+            allow_root: self.allow_root.unwrap_or(false),
             restore: self.restore,
             incoming: self.incoming,
             tls_cert: self.tls_cert,

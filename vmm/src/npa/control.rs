@@ -19,6 +19,8 @@ use super::outcome::{SwitchFailure, chain, pool_ready};
 use super::switch::{OnFailure, Phase, SwitchAction, SwitchEvent, Work};
 use super::window::Window;
 
+use crate::sandbox::{self, Role};
+
 /// The thread, stopped and joined on drop. A VF that is still held is then given back.
 pub(super) struct Control {
     core: Arc<Core>,
@@ -38,9 +40,11 @@ impl Control {
         std::thread::Builder::new()
             .name(format!("pool-{}", core.id))
             .spawn(move || follow(pool.as_ref(), &follower))?;
-        let thread = std::thread::Builder::new()
-            .name(format!("npa-{}", core.id))
-            .spawn(move || control.run())?;
+        let thread =
+            std::thread::Builder::new().name(format!("npa-{}", core.id)).spawn(move || {
+                sandbox::enter(Role::Control);
+                control.run();
+            })?;
         Ok(Self { core, thread: Some(thread) })
     }
 }
@@ -50,6 +54,7 @@ impl Control {
 fn follow(pool: &dyn VfPool, core: &Weak<Core>) {
     /// Pause before the daemon, which is away, is looked for again.
     const ABSENCE: Duration = Duration::from_secs(1);
+    sandbox::enter(Role::Control);
     loop {
         let outcome = pool.follow(&mut |news| match core.upgrade() {
             Some(core) => {

@@ -17,6 +17,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::device::Activation;
 use super::queue::QueuePosition;
 
+use crate::sandbox::{self, Role};
+
 /// How long a call from the transport may take. A worker's work per wakeup is bounded, so only a
 /// host in trouble (a disk that does not answer) comes near it.
 pub const TRANSPORT_DEADLINE: Duration = Duration::from_secs(10);
@@ -104,6 +106,7 @@ impl<W: Worker> WorkerThread<W> {
                     }
                 };
                 let id = events.add_subscriber(subscriber);
+                sandbox::enter(Role::Device);
                 if ready.send(Ok((events.remote_endpoint(), id))).is_err() {
                     return;
                 }

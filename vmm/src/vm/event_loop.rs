@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 
 use event_manager::{EventManager, MutEventSubscriber, RemoteEndpoint, SubscriberId};
 
+use crate::sandbox::{self, Role};
+
 /// What an event loop calls.
 pub type Subscriber = Arc<Mutex<dyn MutEventSubscriber + Send>>;
 
@@ -47,6 +49,7 @@ impl EventLoop {
             .name(name.to_owned())
             .spawn(move || match EventManager::<Subscriber>::new() {
                 Ok(mut manager) => {
+                    sandbox::enter(Role::Device);
                     if send.send(Ok(manager.remote_endpoint())).is_ok() {
                         run(&mut manager, &stopping);
                     }

@@ -13,6 +13,7 @@ use super::exits::ExitCounters;
 use super::run_state::{RunControl, RunEvent, RunState};
 use crate::legacy::{Ports, PowerRequest};
 use crate::pci::Bus;
+use crate::sandbox::{self, Role};
 
 /// What vCPUs report to whoever controls the VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +140,7 @@ enum Burst {
 
 impl Runner {
     fn run(&self, vcpu: &SharedVcpu) {
+        sandbox::enter(Role::Vcpu);
         // A panic in a device must not leave a VM with a vCPU missing.
         let guard = PanicGuard { runner: self };
         while self.control.may_run(self.index) {
