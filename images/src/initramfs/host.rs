@@ -44,7 +44,8 @@ pub const MODULES: &[&str] = &[
 
 /// Programs beside busybox.
 const PROGRAMS: &[&str] = &[
-    "bash", "chrt", "taskset", "ip", "tc", "bridge", "ethtool", "ping", "tcpdump", "iperf3", "kmod",
+    "bash", "chrt", "taskset", "setpriv", "ip", "tc", "bridge", "ethtool", "ping", "tcpdump",
+    "iperf3", "kmod",
 ];
 
 /// Taken along where this machine has it, for finding faults by hand.

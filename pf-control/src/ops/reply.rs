@@ -133,6 +133,8 @@ pub struct VfEntry {
     pub maintenance: bool,
     /// The uplink has a carrier.
     pub link_up: bool,
+    /// The profiles that it fits now. One that asks for bandwidth is not among them while there is no link.
+    pub profiles: Vec<String>,
 }
 
 /// Whether an adapter serves.

@@ -1,6 +1,7 @@
 //! What is shown of adapters and VFs. Looks each uplink up once, however many VFs it has.
 
 use super::{Pool, Slot};
+use crate::capability::{Candidate, Profile};
 use crate::lease::LeaseState;
 use crate::ops::{AdapterEntry, Health, VfEntry, with_causes};
 use crate::vendor::{Adapter, Uplink};
@@ -26,10 +27,22 @@ impl Pool {
         let uplinks = self.uplinks();
         let entry = |slot: &Arc<Slot>| {
             let uplink = uplinks.get(slot.module.interface());
-            let link_up = matches!(uplink, Some(Ok(uplink)) if uplink.link_up);
-            VfEntry { maintenance: self.is_in_maintenance(slot), ..slot.entry(link_up) }
+            let uplink = uplink.and_then(|uplink| uplink.as_ref().ok());
+            let link_up = uplink.is_some_and(|uplink| uplink.link_up);
+            let maintenance = self.is_in_maintenance(slot);
+            let profiles = uplink.map(|uplink| self.fitting(slot, uplink)).unwrap_or_default();
+            VfEntry { maintenance, profiles, ..slot.entry(link_up) }
         };
         self.slots.iter().map(entry).collect()
+    }
+
+    /// The profiles that a VF fits while its uplink is so.
+    fn fitting(&self, slot: &Slot, uplink: &Uplink) -> Vec<String> {
+        let vfs = &slot.module.describe();
+        let candidate = Candidate { adapter: slot.module.adapter(), uplink, vfs };
+        let fits = |profile: &Profile| profile.check(candidate).is_ok();
+        let names = self.profiles.names();
+        names.filter(|name| self.profiles.get(name).is_some_and(fits)).map(str::to_owned).collect()
     }
 
     /// All adapters, in the order in which they are served.

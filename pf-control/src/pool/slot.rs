@@ -149,6 +149,7 @@ impl Slot {
             fault: lease.fault.clone(),
             maintenance: false,
             link_up,
+            profiles: Vec::new(),
         }
     }
 

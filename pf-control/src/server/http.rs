@@ -324,6 +324,7 @@ mod tests {
             fault: None,
             maintenance: false,
             link_up: true,
+            profiles: Vec::new(),
         };
         let own = rustix::process::geteuid().as_raw();
         let stranger = Peer { pid: Some(10), uid: Some(own + 1), gid: None };

@@ -58,6 +58,9 @@ impl HostPlan {
         format!("{}/pf-control.log", self.folder)
     }
 }
+/// The user, and its group, as which VMs run.
+pub(crate) const VMM: &str = "vmm";
+
 /// How long pf-control may take to make its VFs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -135,6 +138,7 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<ExitCode> {
     if !arguments.inside_second_host && !arguments.second_machine {
         outside()?;
     }
+    common_folder(Path::new(FIRST.folder))?;
     if !arguments.no_pf_control {
         pf_control(host, arguments)?;
     }
@@ -170,6 +174,13 @@ fn second_host(arguments: &UpArguments) -> Result<()> {
         bail!("the second host was not made ({status})");
     }
     Ok(())
+}
+
+/// A folder in which everybody may make files and sockets, and remove his own.
+pub(crate) fn common_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o1777))
+        .with_context(|| format!("cannot open up {}", path.display()))
 }
 
 fn modules() -> Result<()> {
@@ -295,7 +306,7 @@ fn tap(name: &str) -> Result<()> {
     if exists(name) {
         return Ok(());
     }
-    tool("ip", &["tuntap", "add", name, "mode", "tap", "user", "vmm", "vnet_hdr"])?;
+    tool("ip", &["tuntap", "add", name, "mode", "tap", "user", VMM, "vnet_hdr"])?;
     quiet(name);
     tool("ip", &["link", "set", name, "txqueuelen", "4096", "master", BRIDGE, "up"])?;
     println!("{name} is a port of {BRIDGE}");
@@ -354,6 +365,7 @@ fn pf_control(host: &HostPlan, arguments: &UpArguments) -> Result<()> {
     fs::write(&profiles, PROFILES).with_context(|| format!("cannot write {profiles}"))?;
     let mut command = Command::new("pf-control");
     command.args(["serve", "--socket", &socket, "--bridge", BRIDGE, "--profiles", &profiles]);
+    command.args(["--group", VMM]);
     if arguments.virtio_function {
         command.args(["--function", &virtio_function()?, "--uplink", host.pf]);
     } else {

@@ -112,7 +112,7 @@ fn api_error(error: &MigrationError) -> ApiError {
         MigrationError::Cancelled => ErrorCode::Cancelled,
         MigrationError::Busy => ErrorCode::Busy,
         MigrationError::NothingToCancel => ErrorCode::WrongState,
-        MigrationError::Exists(_) => ErrorCode::BadRequest,
+        MigrationError::Exists(_) | MigrationError::Forbidden(_) => ErrorCode::BadRequest,
         MigrationError::NotConverging { .. } | MigrationError::TooSlow { .. } => {
             ErrorCode::Deadline
         }

@@ -158,6 +158,12 @@ pub enum MigrationError {
     /// There is one already.
     #[error("{} exists already; name a folder that does not", .0.display())]
     Exists(PathBuf),
+    /// The snapshot's folder is not one that this VM may write to.
+    #[error(
+        "may not make {}: a VM makes snapshots below the folder that its `--snapshots` names, where \
+         its user may write", .0.display()
+    )]
+    Forbidden(PathBuf),
 }
 
 impl MigrationError {

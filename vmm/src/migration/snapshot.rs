@@ -228,7 +228,10 @@ impl Partial {
         };
         let memory = create().map_err(|error| {
             let _ = std::fs::remove_dir_all(&folder);
-            failed("create", folder.clone())(error)
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => MigrationError::Forbidden(target.to_owned()),
+                _ => failed("create", folder.clone())(error),
+            }
         })?;
         let finished = std::cell::Cell::new(false);
         Ok(Self { folder, target: target.to_owned(), memory, finished })

@@ -215,6 +215,7 @@ mod tests {
             fault: None,
             maintenance,
             link_up: true,
+            profiles: Vec::new(),
         };
         let told = |entry: Option<VfEntry>| {
             let mut told = Vec::new();

@@ -5,6 +5,7 @@
 //! of its role (seccomp). Devices for which it would need a right come from pf-control as open files.
 
 mod filter;
+mod heap;
 mod paths;
 mod policy;
 mod privilege;
@@ -98,6 +99,7 @@ pub fn confine(configuration: &Configuration) -> Result<(), SandboxError> {
     if mode != SandboxMode::NoLandlock {
         paths::limit_to(configuration)?;
     }
+    heap::settle();
     let filters = Filters::compile(mode == SandboxMode::Log)?;
     report::install().map_err(SandboxError::Report)?;
     // A process is confined once.

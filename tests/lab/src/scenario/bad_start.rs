@@ -29,17 +29,25 @@ const NOBODY: u32 = 65534;
 
 pub(crate) fn run(context: &Context) -> Result<()> {
     for (flag, value, word) in CASES {
-        let mut command = Command::new("vmm");
-        command.args(arguments(context, &[(flag, value)])?);
+        let command = as_user(VMM, arguments(context, &[(flag, value)])?);
         expect_refusal(command, word).with_context(|| format!("{flag} {value}"))?;
     }
+    let mut root = Command::new("vmm");
+    root.args(arguments(context, &[])?);
+    expect_refusal(root, "does not run as root").context("as root")?;
     without_rights(context)
+}
+
+fn as_user(user: u32, arguments: Vec<OsString>) -> Command {
+    let mut command = Command::new("vmm");
+    // Without root's groups as well.
+    command.args(arguments).uid(user).gid(user);
+    command
 }
 
 /// The arguments of a good command line with some values changed.
 fn arguments(context: &Context, changes: &[(&str, &str)]) -> Result<Vec<OsString>> {
-    let good = GuestOptions::new(context).named("bad-start").command();
-    let mut arguments: Vec<_> = good.get_args().map(ToOwned::to_owned).collect();
+    let mut arguments = GuestOptions::new(context).named("bad-start").arguments();
     for (flag, value) in changes {
         let at = arguments.iter().position(|argument| argument == flag).context("no such flag")?;
         arguments[at + 1] = value.into();
@@ -67,7 +75,8 @@ fn expect_refusal(mut command: Command, word: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ordinary users: one who may use neither KVM nor the tap, and one who may use both but not VFs.
+/// Users who may not use pf-control, a tap, or KVM; and one without pf-control, whose guest runs all
+/// the same.
 fn without_rights(context: &Context) -> Result<()> {
     let folder = Path::new("/run/bad-start");
     std::fs::create_dir_all(folder)?;
@@ -75,27 +84,41 @@ fn without_rights(context: &Context) -> Result<()> {
     let socket = folder.join("api");
     let path = socket.to_string_lossy().into_owned();
     let changes = [("--serial", "stdio"), ("--api-socket", path.as_str())];
-    let command = |user: u32| -> Result<Command> {
-        let mut command = Command::new("vmm");
-        command.args(arguments(context, &changes)?).uid(user).gid(user);
-        Ok(command)
-    };
-    expect_refusal(command(NOBODY)?, "no permission to use tap").context("another's tap")?;
+    let with_daemon = arguments(context, &changes)?;
+    let mut alone = with_daemon.clone();
+    let at = alone.iter().position(|word| word == "--pf-control").context("no --pf-control")?;
+    alone.drain(at..at + 2);
+
+    expect_refusal(
+        as_user(NOBODY, with_daemon.clone()),
+        "no permission to use /run/npa/pf-control",
+    )
+    .context("another's daemon")?;
+    expect_refusal(as_user(NOBODY, alone.clone()), "no permission to use tap")
+        .context("another's tap")?;
+    let mut member = Command::new("setpriv");
+    let [user, group] = [NOBODY, VMM].map(|id| id.to_string());
+    member.args(["--reuid", &user, "--regid", &group, "--clear-groups", "vmm"]).args(&with_daemon);
+    expect_refusal(member, "no permission to use tap").context("another's tap, by the daemon")?;
     let kvm = |mode| std::fs::set_permissions("/dev/kvm", Permissions::from_mode(mode));
     kvm(0o600)?;
-    let refused = expect_refusal(command(VMM)?, "/dev/kvm").context("KVM for root only");
+    let refused =
+        expect_refusal(as_user(VMM, with_daemon), "/dev/kvm").context("KVM for root only");
     kvm(0o666)?;
     refused?;
 
-    let mut guest =
-        command(VMM)?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut guest = as_user(VMM, alone)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
     let refused = attach_is_refused(&path);
     guest.kill()?;
     guest.wait()?;
-    refused.context("a VF for a user without rights to any")
+    refused.context("a VF without the daemon")
 }
 
-/// Attaches as soon as the guest's shell is there; pf-control's socket is root's.
+/// Attaches, which nobody could serve.
 fn attach_is_refused(socket: &str) -> Result<()> {
     let ctl = |arguments: &[&str]| {
         Command::new("vmm").args(["ctl", "--api-socket", socket]).args(arguments).output()
@@ -105,10 +128,10 @@ fn attach_is_refused(socket: &str) -> Result<()> {
         let attach = ctl(&["attach", "net0"])?;
         let error = String::from_utf8_lossy(&attach.stderr).into_owned();
         ensure!(!attach.status.success(), "attach succeeds without rights");
-        if error.contains("permission") {
+        if error.contains("--pf-control") {
             break;
         }
-        ensure!(Instant::now() < deadline, "the error has no word of permission: {error}");
+        ensure!(Instant::now() < deadline, "the error has no word of --pf-control: {error}");
         std::thread::sleep(Duration::from_millis(500));
     }
     let status = ctl(&["status", "--json"])?;

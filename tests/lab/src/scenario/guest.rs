@@ -4,8 +4,10 @@
 use super::Context;
 use super::host::Host;
 use super::measure::{Exits, Subject};
+use crate::up;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -89,9 +91,18 @@ impl GuestOptions {
         mac(self.number)
     }
 
-    /// The `vmm` command that launches it.
+    /// The `vmm` command that launches it, as the user that VMs run as.
     pub(crate) fn command(&self) -> Command {
-        let mut command = self.host.command("vmm");
+        let mut command = self.host.command("setpriv");
+        command.args(["--reuid", up::VMM, "--regid", up::VMM, "--clear-groups", "vmm"]);
+        command.args(self.arguments());
+        command
+    }
+
+    /// The arguments of `vmm`.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        // Only to collect them.
+        let mut command = Command::new("vmm");
         command.arg("run");
         command.arg("--kernel").arg(&self.kernel).arg("--initrd").arg(&self.initrd);
         let cmdline = cmdline(self.number, self.shell);
@@ -114,8 +125,9 @@ impl GuestOptions {
         command.arg("--allow-unsigned-plugins");
         let own = self.host.pf_control();
         command.arg("--pf-control").arg(self.pf_control.as_ref().unwrap_or(&own));
+        command.args(["--snapshots", RUN]);
         command.args(&self.extra);
-        command
+        command.get_args().map(ToOwned::to_owned).collect()
     }
 
     fn socket(&self, kind: &str) -> PathBuf {
@@ -186,7 +198,7 @@ impl Guest {
 
     /// Launches the guest without waiting for it.
     pub(crate) fn launch_only(options: GuestOptions) -> Result<Self> {
-        std::fs::create_dir_all(RUN)?;
+        up::common_folder(Path::new(RUN))?;
         let log = options.socket("log");
         let file = std::fs::File::create(&log)?;
         let child = options

@@ -4,12 +4,15 @@ use super::Context;
 use super::guest::{Guest, GuestOptions};
 use super::pool;
 use anyhow::{Context as _, Result, ensure};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub(crate) fn run(context: &Context) -> Result<()> {
     let disk = PathBuf::from("/run/npa/disk.raw");
     std::fs::write(&disk, vec![0x5a; 8 << 20])?;
+    // VMs are of another user.
+    std::fs::set_permissions(&disk, PermissionsExt::from_mode(0o666))?;
     let mut options = GuestOptions::new(context).named("lifecycle");
     options.cpus = 2;
     options.disks.push(disk.clone());

@@ -63,10 +63,10 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     std::thread::sleep(Duration::from_millis(300));
     traffic.stop(&guest)?.expect_clean().context("traffic during moves that failed")?;
 
-    // A guest that does not help, to a host that has no VF.
-    pool::kill_daemon_on(Host::Second)?;
+    // A guest that does not help, to a host whose pf-control has died.
     guest.ctl_ok(&["pause"])?;
     let meeting = Meeting::arrange(&guest, "hung")?;
+    pool::kill_daemon_on(Host::Second)?;
     guest.ctl_ok(&["migrate", &meeting.url])?;
     ensure!(guest.wait(Duration::from_secs(10))?, "the source failed:\n{}", guest.log_tail());
     drop(guest);

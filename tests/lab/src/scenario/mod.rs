@@ -25,6 +25,7 @@ mod peer;
 mod pool;
 mod queue;
 mod relay;
+mod sandbox;
 mod snapshot;
 mod stock_guest;
 mod traffic;
@@ -177,6 +178,14 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         cards: Cards::OneHost,
         timeout: 200,
         run: |context| held(inventory::run(context), "what pf-control shows is so"),
+    },
+    Scenario {
+        name: "sandbox",
+        summary: "vmm is an ordinary user's, without rights, each thread under its filter",
+        kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
+        timeout: 200,
+        run: |context| held(sandbox::run(context), "vmm is confined in either data path"),
     },
     Scenario {
         name: "queue",

@@ -6,6 +6,7 @@
 use anyhow::{Context as _, Result, ensure};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,6 +108,8 @@ impl Relay {
         let _ = std::fs::remove_file(front);
         let listener = UnixListener::bind(front)
             .with_context(|| format!("cannot listen at {}", front.display()))?;
+        // VMs are of another user.
+        std::fs::set_permissions(front, PermissionsExt::from_mode(0o666))?;
         let (told, reached) = channel();
         let (deed, orders) = channel();
         let over = Arc::new(AtomicBool::new(false));

@@ -6,6 +6,7 @@ use super::guest::{Guest, GuestOptions};
 use super::migration::expect_vf;
 use super::pool;
 use super::traffic::Traffic;
+use crate::up;
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 pub(crate) fn run(context: &Context) -> Result<()> {
     let folder = Path::new("/run/npa/snapshots");
-    std::fs::create_dir_all(folder)?;
+    up::common_folder(folder)?;
     let options = GuestOptions::new(context).named("saved");
     let mut guest = Guest::launch(options.clone())?;
     guest.expect_traffic()?;

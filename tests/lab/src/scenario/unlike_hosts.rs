@@ -37,8 +37,8 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     path.push(seat(&next)?);
     std::thread::sleep(DWELL);
 
-    // To a host without a VF: its pf-control is not there, so the VM stays emulated.
-    pool::kill_daemon_on(Host::First)?;
+    // To a host that gives no VF, so the VM stays emulated.
+    pool::drain(Host::First.pf())?;
     guest = next;
     let (emulated, to_nothing) = move_over(guest, "unlike-2", &[])?;
     next = emulated;
@@ -57,7 +57,7 @@ pub(crate) fn scenario(context: &Context) -> Result<Report> {
     let report = traffic.stop(&back)?;
     back.expect_traffic()?;
     drop(back);
-    pool::restart_daemon()?;
+    pool::enable(Host::First.pf())?;
     let left: Vec<_> = [Host::First, Host::Second]
         .map(pool::expect_all_free_on)
         .into_iter()
