@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::host::cards::Cards;
 use crate::host::{self, HostOptions, Job};
 use crate::setup::{self, SetupOptions};
-use crate::{agent, bench, check, demo, guest, hold, scenario, there, up};
+use crate::{agent, bench, check, demo, guest, hold, packages, scenario, there, up};
 
 /// The nested-KVM lab of npa-kvm
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Measure ours beside its peers (build machine)
     Bench(bench::BenchArguments),
+    /// Build Debian packages of pf-control, vmm and the device plugin (build machine)
+    Packages(packages::PackagesArguments),
     /// Make PF, VFs, bridge, taps and pf-control ready (lab host)
     Up(up::UpArguments),
     /// Run a command in a guest over its serial console (lab host)
@@ -123,6 +125,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Test(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Packages(arguments) => packages::run(&arguments),
         Command::Up(arguments) => up::run(&arguments),
         Command::GuestExec(arguments) => guest::run(&arguments),
         Command::Scenario(arguments) => scenario::run(&arguments),

@@ -11,6 +11,7 @@ mod demo;
 mod guest;
 mod hold;
 mod host;
+mod packages;
 mod reports;
 mod scenario;
 mod setup;

@@ -363,7 +363,8 @@ fn pf_control(host: &HostPlan, arguments: &UpArguments) -> Result<()> {
     let vfs = if arguments.virtio_function { 0 } else { arguments.vfs };
     let profiles = format!("{folder}/profiles.toml");
     fs::write(&profiles, PROFILES).with_context(|| format!("cannot write {profiles}"))?;
-    let mut command = Command::new("pf-control");
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", &unit_capabilities()?, "pf-control"]);
     command.args(["serve", "--socket", &socket, "--bridge", BRIDGE, "--profiles", &profiles]);
     command.args(["--group", VMM]);
     if arguments.virtio_function {
@@ -396,6 +397,15 @@ fn pf_control(host: &HostPlan, arguments: &UpArguments) -> Result<()> {
         println!("vf {index} {}", vf_address(host.pf, index));
     }
     Ok(())
+}
+
+/// The capabilities that the daemon has as a service, in setpriv's words: it has to do with these here.
+fn unit_capabilities() -> Result<String> {
+    const UNIT: &str = include_str!("../../../packaging/systemd/pf-control.service");
+    let line = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let names = line.context("the unit limits no capabilities")?.split_ascii_whitespace();
+    let names = names.filter_map(|name| name.strip_prefix("CAP_"));
+    Ok(names.fold("-all".to_owned(), |set, name| format!("{set},+{}", name.to_lowercase())))
 }
 
 /// Address of the virtio network function that guests may get.

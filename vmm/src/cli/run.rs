@@ -35,10 +35,10 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// File and options together.
+    /// Options, file and environment together.
     pub(super) fn configuration(self) -> Result<Configuration, ConfigError> {
         let file = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-        self.settings.over(file).resolve()
+        self.settings.over(file).or_environment(|name| std::env::var(name).ok()).resolve()
     }
 }
 

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Deserialize;
 
-use super::{ConfigError, Configuration, DiskConfig, MAX_CPUS, MemorySize, NetConfig};
+use super::{
+    Acceleration, ConfigError, Configuration, DiskConfig, MAX_CPUS, MemorySize, NetConfig,
+};
 use crate::migration::Endpoint;
 use crate::sandbox::SandboxMode;
 use crate::serial::SerialTarget;
@@ -175,6 +177,19 @@ impl Settings {
             tls_key: self.tls_key.or(file.tls_key),
             tls_ca: self.tls_ca.or(file.tls_ca),
         }
+    }
+
+    /// These settings, with those of the environment where these say nothing: `NPA_PF_CONTROL` is the
+    /// socket of pf-control, `NPA_PROFILE` the profile of each card that may be on a VF. A
+    /// cluster's device plugin sets them.
+    #[must_use]
+    pub fn or_environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        self.pf_control = self.pf_control.or_else(|| variable("NPA_PF_CONTROL").map(PathBuf::from));
+        let profile = variable("NPA_PROFILE");
+        for net in self.nets.iter_mut().filter(|net| net.acceleration != Acceleration::Off) {
+            net.profile = net.profile.take().or_else(|| profile.clone());
+        }
+        self
     }
 
     /// Fills in defaults and checks that all fits together.

@@ -125,3 +125,28 @@ fn files_are_checked() {
     let error = Settings::read(std::path::Path::new("/no/such.toml")).unwrap_err();
     assert!(error.to_string().contains("/no/such.toml"));
 }
+
+#[test]
+fn the_environment_is_heard_last() {
+    let nets = "id=a,tap=a id=b,tap=b,profile=own id=c,tap=c,accel=off".split(' ');
+    let nets: Vec<NetConfig> = nets.map(|net| net.parse().unwrap()).collect();
+    let environment = |name: &str| match name {
+        "NPA_PF_CONTROL" => Some("/env".to_owned()),
+        "NPA_PROFILE" => Some("fast".to_owned()),
+        _ => None,
+    };
+    let settings = Settings { nets, ..Settings::default() }.or_environment(environment);
+    assert_eq!(settings.pf_control.as_deref(), Some(std::path::Path::new("/env")));
+    let profiles: Vec<_> = settings.nets.iter().map(|net| net.profile.as_deref()).collect();
+    assert_eq!(profiles, [Some("fast"), Some("own"), None]);
+    let told = Settings { pf_control: Some("/told".into()), ..Settings::default() };
+    let told = told.or_environment(environment);
+    assert_eq!(told.pf_control.as_deref(), Some(std::path::Path::new("/told")));
+}
+
+#[test]
+fn the_example_that_is_packaged_is_understood() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/etc/example.toml");
+    let example = Settings::read(std::path::Path::new(path)).unwrap().resolve().unwrap();
+    assert_eq!((example.nets.len(), example.cpus), (1, 2));
+}

@@ -88,6 +88,11 @@ const STEPS: &[Step] = &[
         what: "shell module for each kernel, without warnings",
         run: steps::module,
     },
+    Step {
+        name: "packages",
+        what: "Debian packages build, systemd understands their units",
+        run: steps::packages,
+    },
     Step { name: "scenarios", what: "end to end in lab hosts", run: steps::scenarios },
 ];
 

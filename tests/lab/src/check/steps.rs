@@ -11,6 +11,7 @@ use images::Progress;
 use super::runner::logged;
 use super::{Session, Tally};
 use crate::host::{self, Job};
+use crate::packages;
 use crate::scenario::{self, ON_ORDER, SCENARIOS, Scenario};
 
 /// Everything that the lab boots builds.
@@ -48,6 +49,19 @@ pub(super) fn module(session: &mut Session<'_>) -> Result<Tally> {
         tally.add(Tally::one(built.is_ok()));
     }
     Ok(tally)
+}
+
+/// The Debian packages.
+pub(super) fn packages(session: &mut Session<'_>) -> Result<Tally> {
+    let out = session.workspace.join("target/debian");
+    let built = packages::build(&session.workspace, &out)?;
+    for package in &built {
+        println!("{}: ok", package.display());
+    }
+    Ok(built.iter().fold(Tally::default(), |mut tally, _| {
+        tally.add(Tally::one(true));
+        tally
+    }))
 }
 
 /// Every scenario, with every guest kernel that it is for, each in a lab host of its own.
