@@ -126,7 +126,7 @@ fn vf(index: u32, profiles: &[&str]) -> Value {
 
 fn adapter() -> Value {
     json!({
-        "address": "0000:01:00.0", "interface": "eth0", "driver": "igb",
+        "address": "0000:01:00.0", "interface": "eth0", "module": "igb", "driver": "igb",
         "pci_ids": { "vendor": 0x8086, "device": 0x10c9, "subsystem_vendor": 0, "subsystem": 0 },
         "numa_node": 1, "switch": null, "mac": null, "mtu": 1500, "link_up": true,
         "speed_mbit": 1000, "class": "net", "plugin": "igbvf", "vfs": 3, "free": 3,

@@ -54,6 +54,10 @@ struct Module {
 }
 
 impl PfModule for Module {
+    fn name(&self) -> &str {
+        "described"
+    }
+
     fn interface(&self) -> &str {
         &self.interface
     }
@@ -63,7 +67,7 @@ impl PfModule for Module {
     fn describe(&self) -> VfDescription {
         VfDescription {
             class: DeviceClass::Net,
-            plugin: "described",
+            plugin: "described".to_owned(),
             queues: 4,
             regions: Vec::new(),
             vectors: Vectors { total: 5, plugin: vec![0, 1, 2, 3], control: Some(4) },

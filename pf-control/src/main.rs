@@ -73,6 +73,9 @@ struct Serve {
     /// TOML file with the profiles that VMs may ask for by name.
     #[arg(long, value_name = "FILE")]
     profiles: Option<PathBuf>,
+    /// TOML file that describes families of cards, beside the built-in ones.
+    #[arg(long, value_name = "FILE")]
+    families: Option<PathBuf>,
     /// Die by SIGKILL at this point, for tests.
     #[arg(long, value_name = "POINT", hide = true)]
     die_at: Option<FaultPoint>,
@@ -148,6 +151,7 @@ fn serve(args: Serve) -> anyhow::Result<()> {
         group,
         state,
         profiles,
+        families,
         die_at,
         pfs,
         vfs,
@@ -162,6 +166,7 @@ fn serve(args: Serve) -> anyhow::Result<()> {
         group,
         state,
         profiles,
+        families,
         die_at,
         pfs,
         vfs,
@@ -254,8 +259,8 @@ fn show(args: &Show) -> anyhow::Result<()> {
 fn print_adapters(out: &mut impl Write, entries: &[AdapterEntry]) -> io::Result<()> {
     writeln!(
         out,
-        "{:<13} {:<10} {:<10} {:<11} {:<12} {:>9}  {:<9} FAULT",
-        "ADAPTER", "INTERFACE", "DRIVER", "HEALTH", "LINK", "FREE/VFS", "NUMA NODE"
+        "{:<13} {:<10} {:<15} {:<10} {:<11} {:<12} {:>9}  {:<9} FAULT",
+        "ADAPTER", "INTERFACE", "MODULE", "DRIVER", "HEALTH", "LINK", "FREE/VFS", "NUMA NODE"
     )?;
     for entry in entries {
         let health = match entry.health {
@@ -270,9 +275,10 @@ fn print_adapters(out: &mut impl Write, entries: &[AdapterEntry]) -> io::Result<
         };
         writeln!(
             out,
-            "{:<13} {:<10} {:<10} {health:<11} {link:<12} {:>9}  {:<9} {}",
+            "{:<13} {:<10} {:<15} {:<10} {health:<11} {link:<12} {:>9}  {:<9} {}",
             entry.address.to_string(),
             entry.interface,
+            entry.module,
             entry.driver,
             format!("{}/{}", entry.free, entry.vfs),
             entry.numa_node.map_or("-".to_owned(), |node| node.to_string()),

@@ -85,7 +85,7 @@ impl Profile {
             need("vendor", format!("{has:04x}"), format!("{wants:04x}"), has == wants)?;
         }
         if let Some(wants) = &self.plugin {
-            need("plugin", vfs.plugin.to_owned(), wants.clone(), vfs.plugin == wants)?;
+            need("plugin", vfs.plugin.to_owned(), wants.clone(), vfs.plugin == *wants)?;
         }
         if let Some(wants) = &self.switch {
             let has = or_none(adapter.switch.clone());

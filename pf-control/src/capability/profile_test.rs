@@ -35,7 +35,7 @@ fn uplink() -> Uplink {
 fn vfs() -> VfDescription {
     VfDescription {
         class: DeviceClass::Net,
-        plugin: "igbvf",
+        plugin: "igbvf".to_owned(),
         queues: 2,
         regions: Vec::new(),
         vectors: Vectors { total: 3, plugin: vec![0, 1], control: Some(2) },
@@ -73,7 +73,12 @@ fn each_thing_that_is_asked_for_counts_and_is_named() {
         (adapter(), slow, vfs(), "9999 Mbit/s"),
         (adapter(), dark, vfs(), "bandwidth is not known"),
         (Adapter { ids: other, ..adapter() }, uplink(), vfs(), "15b3"),
-        (adapter(), uplink(), VfDescription { plugin: "virtio-net", ..vfs() }, "virtio-net"),
+        (
+            adapter(),
+            uplink(),
+            VfDescription { plugin: "virtio-net".to_owned(), ..vfs() },
+            "virtio-net",
+        ),
         (Adapter { switch: None, ..adapter() }, uplink(), vfs(), "switch is not known"),
         (Adapter { numa_node: Some(0), ..adapter() }, uplink(), vfs(), "NUMA node is 0"),
         (adapter(), uplink(), VfDescription { class: DeviceClass::Crypto, ..vfs() }, "crypto"),

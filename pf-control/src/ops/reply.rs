@@ -158,6 +158,8 @@ pub struct AdapterEntry {
     pub address: PciAddress,
     /// The network interface of its uplink.
     pub interface: String,
+    /// The vendor module, or the family, that serves it.
+    pub module: String,
     /// The host driver bound to it.
     pub driver: String,
     /// Identification.

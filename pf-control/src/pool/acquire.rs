@@ -280,7 +280,7 @@ pub(super) fn describe(slot: &Slot) -> Result<Acquired, OpError> {
         placeholder_mac: slot.placeholder().map_err(error)?,
         regions: description.regions,
         vectors: description.vectors,
-        plugin: description.plugin.to_owned(),
+        plugin: description.plugin,
         pci_ids: slot.vf.ids,
         device_info: description.device_info,
         mtu: slot.module.uplink().map_err(error)?.mtu,

@@ -109,6 +109,10 @@ struct FakePfModule {
 }
 
 impl PfModule for FakePfModule {
+    fn name(&self) -> &str {
+        "fake"
+    }
+
     fn interface(&self) -> &str {
         "eth0"
     }
@@ -120,7 +124,7 @@ impl PfModule for FakePfModule {
     fn describe(&self) -> VfDescription {
         VfDescription {
             class: DeviceClass::Net,
-            plugin: "fake",
+            plugin: "fake".to_owned(),
             queues: 2,
             regions: Vec::new(),
             vectors: Vectors { total: 3, plugin: vec![0, 1], control: Some(2) },

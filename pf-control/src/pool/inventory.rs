@@ -84,6 +84,7 @@ impl Pool {
         AdapterEntry {
             address: adapter.address,
             interface: slot.module.interface().to_owned(),
+            module: slot.module.name().to_owned(),
             driver: adapter.driver.clone(),
             pci_ids: adapter.ids,
             numa_node: adapter.numa_node,
@@ -93,7 +94,7 @@ impl Pool {
             link_up: uplink.is_some_and(|uplink| uplink.link_up),
             speed_mbit: uplink.and_then(|uplink| uplink.speed_mbit),
             class: description.class,
-            plugin: description.plugin.to_owned(),
+            plugin: description.plugin,
             vfs: 0,
             free: 0,
             health,

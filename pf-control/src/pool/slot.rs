@@ -139,7 +139,7 @@ impl Slot {
             pf: self.module.interface().to_owned(),
             index: self.vf.index,
             class: description.class,
-            plugin: description.plugin.to_owned(),
+            plugin: description.plugin,
             iommu_group: self.vf.iommu_group,
             state: lease.state,
             mac,

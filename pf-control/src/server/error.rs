@@ -5,7 +5,7 @@ use crate::inventory::InventoryError;
 use crate::state::StateError;
 use crate::switch::SwitchError;
 use crate::vendor::virtio::FunctionError;
-use crate::vendor::{NoModule, VendorError};
+use crate::vendor::{FamilyError, NoModule, VendorError};
 use std::io;
 use std::path::PathBuf;
 
@@ -61,6 +61,9 @@ pub enum ServeError {
     /// The profiles make no sense.
     #[error(transparent)]
     Profiles(#[from] ProfileError),
+    /// The families make no sense.
+    #[error(transparent)]
+    Families(#[from] FamilyError),
     /// What a former daemon knew cannot be read, or nothing can be written down.
     #[error(transparent)]
     State(#[from] StateError),

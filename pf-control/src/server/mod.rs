@@ -22,7 +22,7 @@ use crate::pool::{FaultPoint, FaultPoints, Host, Pool};
 use crate::state::Store;
 use crate::switch::Bridge;
 use crate::vendor::virtio::FIRST_INDEX;
-use crate::vendor::{VendorError, VirtioFunction, module_for};
+use crate::vendor::{Families, VendorError, VirtioFunction, module_for};
 use socket::Claim;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The file with the profiles that requests may name.
     pub profiles: Option<PathBuf>,
+    /// The file with families of cards, beside the built-in ones.
+    pub families: Option<PathBuf>,
     /// Where to die, in tests.
     pub die_at: Option<FaultPoint>,
     /// Network interfaces of the PFs.
@@ -104,13 +106,16 @@ async fn run(config: &Config) -> Result<(), ServeError> {
 
 /// Finds and readies everything, and reconciles it with what a former daemon left. Blocks.
 fn open_pool(config: &Config, netlink: &Netlink) -> Result<Pool, ServeError> {
+    // Files first: a mistake in one leaves the host as it was.
+    let profiles = config.profiles.as_deref().map(Profiles::load).transpose()?;
+    let families = config.families.as_deref().map(Families::load).transpose()?.unwrap_or_default();
     let sysfs = Sysfs::default();
     let nodes = VfioNodes::default();
     let switch = Bridge::open(&config.bridge, netlink.clone())?;
     let mut vfs = Vec::new();
     for interface in &config.pfs {
         let pf = sysfs.pf(interface)?;
-        let module = module_for(pf.clone(), sysfs.clone(), netlink.clone())?;
+        let module = module_for(pf.clone(), &families, sysfs.clone(), netlink.clone())?;
         let link = netlink.link(interface).map_err(VendorError::from)?;
         if !link.up {
             tracing::info!(%interface, "bringing the PF up: its VFs do nothing while it is down");
@@ -129,7 +134,6 @@ fn open_pool(config: &Config, netlink: &Netlink) -> Result<Pool, ServeError> {
         let module = VirtioFunction::new(&vf, uplink, sysfs.clone(), netlink.clone())?;
         vfs.push((vf, Arc::new(module)));
     }
-    let profiles = config.profiles.as_deref().map(Profiles::load).transpose()?;
     let host = Host {
         switch: Box::new(switch),
         occupancy: Box::new(nodes),

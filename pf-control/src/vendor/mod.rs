@@ -3,10 +3,13 @@
 //! A module knows one vendor's PF driver. It never decides who gets a VF, and never touches the
 //! VF's own registers (that is `vf_control`, inside the VMM).
 
+mod family;
 mod igb;
+mod sriov;
 pub mod virtio;
 
-pub use igb::Igb;
+pub use family::{Families, Family, FamilyError, FamilyRegion, FamilyVectors, RingRule};
+pub use sriov::Sriov;
 pub use virtio::VirtioFunction;
 
 use crate::inventory::{InventoryError, Pf, Sysfs, Vf};
@@ -36,7 +39,7 @@ pub struct VfDescription {
     /// What it is.
     pub class: DeviceClass,
     /// The plugin that drives it.
-    pub plugin: &'static str,
+    pub plugin: String,
     /// Queue pairs.
     pub queues: u16,
     /// Control and data regions.
@@ -79,6 +82,9 @@ pub struct Adapter {
 
 /// One PF under a vendor's driver. Calls block; each is bounded in time. VFs go by their number.
 pub trait PfModule: Send + Sync {
+    /// What operators know it by.
+    fn name(&self) -> &str;
+
     /// The network interface of the uplink: the PF's, or another on the same network.
     fn interface(&self) -> &str;
 
@@ -159,8 +165,8 @@ fn uplink(interface: &str, sysfs: &Sysfs, netlink: &Netlink) -> Result<Uplink, V
 /// Why no module takes a PF.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no vendor module serves '{interface}' ({vendor:04x}:{device:04x}, driver '{driver}'): \
-     this version serves Intel 82576 PFs under the igb driver"
+    "no vendor module serves '{interface}' ({vendor:04x}:{device:04x}, driver '{driver}'): built in are \
+     Intel 82576 PFs under the igb driver; --families FILE describes more"
 )]
 pub struct NoModule {
     interface: String,
@@ -169,17 +175,20 @@ pub struct NoModule {
     driver: String,
 }
 
-/// The module for a PF.
+/// The module for a PF: of one of `families`, else a built-in one.
 ///
 /// # Errors
 /// [`NoModule`].
 pub fn module_for(
     pf: Pf,
+    families: &Families,
     sysfs: Sysfs,
     netlink: Netlink,
 ) -> Result<std::sync::Arc<dyn PfModule>, NoModule> {
-    if Igb::serves(&pf) {
-        return Ok(std::sync::Arc::new(Igb::new(pf, sysfs, netlink)));
+    let igb = igb::family();
+    let built_in = igb.serves(&pf).then_some((igb::NAME, &igb));
+    if let Some((name, family)) = families.of(&pf).or(built_in) {
+        return Ok(std::sync::Arc::new(Sriov::new(name, family.clone(), pf, sysfs, netlink)));
     }
     let Pf { interface, driver, ids, .. } = pf;
     Err(NoModule { interface, driver, vendor: ids.vendor, device: ids.device })

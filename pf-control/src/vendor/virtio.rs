@@ -94,7 +94,7 @@ fn describe(config: &[u8]) -> Result<VfDescription, LayoutError> {
     })?;
     Ok(VfDescription {
         class: DeviceClass::Net,
-        plugin: "virtio-net",
+        plugin: "virtio-net".to_owned(),
         queues: QUEUE_PAIRS,
         regions: layout.regions()?,
         // Each queue has the vector of its number; a change of configuration has none.
@@ -104,6 +104,10 @@ fn describe(config: &[u8]) -> Result<VfDescription, LayoutError> {
 }
 
 impl PfModule for VirtioFunction {
+    fn name(&self) -> &str {
+        "virtio-function"
+    }
+
     fn interface(&self) -> &str {
         &self.uplink
     }

@@ -89,6 +89,9 @@ class = "net"
 min-bandwidth-mbit = 10000
 "#;
 
+/// The lab's card, described.
+const FAMILIES: &str = include_str!("../../../packaging/etc/families.toml");
+
 /// Options of `lab up`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UpArguments {
@@ -104,6 +107,9 @@ pub(crate) struct UpArguments {
     /// Let pf-control die at this point (`pf-control fault-points` prints them)
     #[arg(long, value_name = "POINT", hide = true)]
     pf_control_dies_at: Option<String>,
+    /// Let pf-control know the card by a description in a file
+    #[arg(long, hide = true)]
+    describe_card: bool,
     /// Make a second host beside the first: a namespace with a card, bridge, taps and pf-control
     #[arg(long)]
     second_host: bool,
@@ -371,6 +377,11 @@ fn pf_control(host: &HostPlan, arguments: &UpArguments) -> Result<()> {
         command.args(["--function", &virtio_function()?, "--uplink", host.pf]);
     } else {
         command.args(["--pf", host.pf, "--vfs", &vfs.to_string()]);
+    }
+    if arguments.describe_card {
+        let families = format!("{folder}/families.toml");
+        fs::write(&families, FAMILIES).with_context(|| format!("cannot write {families}"))?;
+        command.args(["--families", &families]);
     }
     if let Some(point) = &arguments.pf_control_dies_at {
         command.args(["--die-at", point]);

@@ -23,6 +23,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     let adapter = &found[0];
     for (key, expected) in [
         ("interface", Value::from(PF)),
+        ("module", "igb".into()),
         ("driver", "igb".into()),
         ("link_up", true.into()),
         ("speed_mbit", 1000.into()),
@@ -64,6 +65,22 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         ensure!(refused.contains(why), "attach with profile {profile} says: {refused}");
         guest.expect_traffic()?;
     }
+    pool::expect_all_free()?;
+    described(context).context("a card that a file describes")
+}
+
+/// The same card once more, as one that only a file knows.
+fn described(context: &Context) -> Result<()> {
+    pool::kill_daemon()?;
+    pool::restart_daemon_with_description()?;
+    let shown = pool::show(&[PF])?;
+    ensure!(shown.contains("example-82576"), "the family is not shown: {shown}");
+    let guest = Guest::launch(GuestOptions::new(context).named("described"))?;
+    guest.attach()?;
+    guest.expect_traffic()?;
+    guest.detach()?;
+    guest.expect_traffic()?;
+    drop(guest);
     pool::expect_all_free()
 }
 

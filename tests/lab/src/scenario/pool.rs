@@ -131,6 +131,11 @@ pub(super) fn start_mortal_daemon(point: &str) -> Result<()> {
     start_daemon(&["--pf-control-dies-at", point])
 }
 
+/// The same, to know the card by a description.
+pub(super) fn restart_daemon_with_description() -> Result<()> {
+    start_daemon(&["--describe-card"])
+}
+
 fn start_daemon(arguments: &[&str]) -> Result<()> {
     let mut up = Command::new("lab");
     up.arg("up").args(arguments).stdout(std::process::Stdio::null());
