@@ -8,6 +8,7 @@ use pf_control::capability::Profiles;
 use pf_control::inventory::{InventoryError, Occupancy, ProcessTable, Vf};
 use pf_control::ops::{
     AcquireRequest, DeviceClass, LeaseId, MacAddr, Op, PciAddress, PciIds, Request, Rings, Vectors,
+    limits,
 };
 use pf_control::pool::{FaultPoints, Host, Pool};
 use pf_control::state::Store;
@@ -18,6 +19,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -198,21 +200,47 @@ fn request(device: usize) -> AcquireRequest {
     }
 }
 
-fn acquire(pool: &Pool, request: &AcquireRequest) -> LeaseId {
-    pool.acquire(request, std::process::id()).expect("a VF").lease
+/// Processes that hold VFs, a few each; they end with this.
+struct Vmms(Vec<Child>);
+
+impl Vmms {
+    fn start() -> Self {
+        let count = VMS.div_ceil(limits::LEASES_PER_PROCESS);
+        let sleeper = |_| Command::new("sleep").arg("infinity").spawn().expect("a process");
+        Self((0..count).map(sleeper).collect())
+    }
+
+    /// The one of VM number `vm`.
+    fn pid(&self, vm: usize) -> u32 {
+        self.0[vm / limits::LEASES_PER_PROCESS].id()
+    }
 }
 
-fn release(pool: &Pool, lease: LeaseId) {
-    pool.carry_out(&Request::Release { lease }, std::process::id()).expect("a release");
+impl Drop for Vmms {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().and_then(|()| child.wait()).expect("its end");
+        }
+    }
+}
+
+fn acquire(pool: &Pool, request: &AcquireRequest, pid: u32) -> LeaseId {
+    pool.acquire(request, pid).expect("a VF").lease
+}
+
+fn release(pool: &Pool, lease: LeaseId, pid: u32) {
+    pool.carry_out(&Request::Release { lease }, pid).expect("a release");
 }
 
 fn allocation(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a directory");
     let pool = described_pool(&dir.path().join("state.db"));
     // The VFs that are left are the last ones looked at.
+    let vmms = Vmms::start();
     for vm in 1..VMS {
-        acquire(&pool, &request(vm));
+        acquire(&pool, &request(vm), vmms.pid(vm));
     }
+    let pid = vmms.pid(0);
     let mut group = criterion.benchmark_group("allocation, 8 PFs, 504 VFs, 500 VMs");
     for (name, profile) in [("any VF", None), ("a profile", Some("far".to_owned()))] {
         let request = AcquireRequest { profile, ..request(0) };
@@ -222,9 +250,9 @@ fn allocation(criterion: &mut Criterion) {
                 let mut sum = Duration::ZERO;
                 for _ in 0..rounds {
                     let began = Instant::now();
-                    let lease = acquire(&pool, black_box(&request));
+                    let lease = acquire(&pool, black_box(&request), pid);
                     let took = began.elapsed();
-                    release(&pool, lease);
+                    release(&pool, lease, pid);
                     sum += took;
                     histogram.saturating_record(took.as_nanos() as u64);
                 }

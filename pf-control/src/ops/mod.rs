@@ -34,6 +34,8 @@ pub mod limits {
     pub const QUEUES: usize = 8;
     /// Longest name of a VM or a device, in bytes. It has no control characters.
     pub const NAME: usize = 64;
+    /// Most VFs that one process may hold.
+    pub const LEASES_PER_PROCESS: usize = 16;
     /// Most devices of one process that may wait for a VF.
     pub const WAITING_PER_PROCESS: usize = 16;
 }

@@ -31,6 +31,11 @@ impl Pool {
         if let Some(slot) = acquired_before(&suitable, request, pid) {
             return describe(slot);
         }
+        if self.held_by(pid) >= limits::LEASES_PER_PROCESS {
+            let most = limits::LEASES_PER_PROCESS;
+            let reason = format!("a process may hold {most} VFs at most");
+            return Err(OpError::Invalid { reason });
+        }
         let waiter = Waiter { pid, vm: request.vm.clone(), device: request.device.clone() };
         let kind = (request.class, request.profile.clone());
         let free = self.wait_for_free(&suitable).and_then(|(slot, guard)| {
@@ -133,6 +138,12 @@ impl Pool {
             // It stays out of the pool until a later attempt succeeds.
             slot.lease().owner = None;
         }
+    }
+
+    /// How many VFs a process holds.
+    fn held_by(&self, pid: u32) -> usize {
+        let its = |slot: &&Arc<Slot>| slot.owner().is_some_and(|owner| owner.pid == pid);
+        self.slots.iter().filter(its).count()
     }
 
     /// The profile that the request names.

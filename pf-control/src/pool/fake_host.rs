@@ -71,7 +71,7 @@ impl FakeHost {
             },
         });
         let vf = |index: u32| Vf {
-            address: format!("0000:01:10.{}", 2 * index).parse().unwrap(),
+            address: format!("0000:01:{:02x}.{}", 0x10 + index / 4, index % 4 * 2).parse().unwrap(),
             index,
             iommu_group: 20 + index,
             ids: PciIds { vendor: 0x8086, device: 0x10ca, subsystem_vendor: 0, subsystem: 0 },

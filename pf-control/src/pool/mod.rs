@@ -19,6 +19,8 @@ mod death_test;
 #[cfg(test)]
 pub(crate) mod fake_host;
 #[cfg(test)]
+mod hostile_vmm_test;
+#[cfg(test)]
 mod pool_test;
 #[cfg(test)]
 mod rollback_test;

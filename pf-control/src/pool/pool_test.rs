@@ -568,27 +568,3 @@ fn a_profile_decides_which_adapters_will_do() {
     let refused = bench.pool.acquire(&asks("slow", true), next.pid());
     assert_eq!(refused, Err(OpError::NoVfFree { total: 1, held: 1 }));
 }
-
-#[test]
-fn a_name_that_an_operator_should_not_see_is_refused() {
-    let bench = Bench::new(1);
-    for name in [String::new(), "x".repeat(65), "vm\u{1b}[2J".into(), "a\nb".into()] {
-        let as_vm = AcquireRequest { vm: name.clone(), ..request() };
-        let as_device = AcquireRequest { device: name, ..request() };
-        for bad in [as_vm, as_device] {
-            let error = bench.pool.acquire(&bad, bench.vmm.pid()).unwrap_err();
-            assert!(matches!(error, OpError::Invalid { .. }), "{error}");
-        }
-    }
-}
-
-#[test]
-fn a_dead_process_s_number_opens_nothing() {
-    let mut bench = Bench::new(1);
-    let lease = bench.active();
-    bench.vmm.kill();
-    // Whoever has that number now is somebody else; the watcher has not come round yet.
-    let error = bench.call(Request::Quiesce { lease }).unwrap_err();
-    assert!(matches!(error, OpError::NoSuchLease { .. }), "{error}");
-    assert_eq!(bench.state(), LeaseState::Active);
-}

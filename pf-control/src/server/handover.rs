@@ -2,6 +2,7 @@
 //! that they hold, and their tap.
 
 use super::http::{Daemon, Peer, bounded};
+use super::listener::Connection;
 use crate::inventory::process;
 use crate::ops::{LeaseId, Op, OpError, OpenRequest};
 use crate::port::{Ports, descriptor};
@@ -12,9 +13,8 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
-use tokio::net::UnixStream;
 use tokio::task::spawn_blocking;
 
 /// How long a VMM may take to fetch what it asked for.
@@ -90,12 +90,13 @@ fn hand_over(upgrade: OnUpgrade, file: OwnedFd) -> Response {
 }
 
 async fn pass(connection: Upgraded, file: OwnedFd) -> io::Result<()> {
-    let parts = downcast::<TokioIo<UnixStream>>(connection)
+    let parts = downcast::<TokioIo<Connection>>(connection)
         .map_err(|_| io::Error::other("this is no Unix socket"))?;
     if !parts.read_buf.is_empty() {
         return Err(io::Error::other("the process did not wait for the answer"));
     }
-    let stream = parts.io.into_inner().into_std()?;
+    let connection = parts.io.into_inner();
+    let stream = connection.stream().as_fd().try_clone_to_owned()?.into();
     spawn_blocking(move || descriptor::pass(stream, file, PATIENCE))
         .await
         .map_err(io::Error::other)?

@@ -3,6 +3,7 @@
 
 use super::events::{self, Inventory};
 use super::handover;
+use super::listener::FairListener;
 use super::metrics::{self, Metrics};
 use super::watch::Doorbell;
 use crate::client::Pong;
@@ -20,7 +21,6 @@ use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::UnixListener;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use utoipa::OpenApi;
@@ -71,9 +71,9 @@ impl Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred().ok();
+impl Connected<IncomingStream<'_, FairListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, FairListener>) -> Self {
+        let credentials = stream.io().stream().peer_cred().ok();
         let pid = credentials.and_then(|credentials| credentials.pid());
         let pid = pid.and_then(|pid| pid.try_into().ok()).filter(|&pid| pid != 0);
         let uid = credentials.map(|credentials| credentials.uid());

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod handover;
 mod http;
+mod listener;
 mod metrics;
 mod socket;
 mod watch;
@@ -23,6 +24,8 @@ use crate::state::Store;
 use crate::switch::Bridge;
 use crate::vendor::virtio::FIRST_INDEX;
 use crate::vendor::{Families, VendorError, VirtioFunction, module_for};
+use listener::FairListener;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket::Claim;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,6 +76,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 async fn run(config: &Config) -> Result<(), ServeError> {
     // First, so that no two daemons work for the same socket.
     let claim = Claim::take(&config.socket)?;
+    allow_descriptors();
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Runtime)?;
     let netlink = Netlink::open().map_err(ServeError::Netlink)?;
@@ -91,7 +95,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     pool.arm_faults();
     tracing::info!(socket = %config.socket.display(), vfs = pool.slots().len(), "serving");
     let server = axum::serve(
-        listener,
+        FairListener::new(listener),
         http::routes(http::Daemon { pool, doorbell, inventory, metrics: Arc::default() })
             .into_make_service_with_connect_info::<http::Peer>(),
     );
@@ -102,6 +106,14 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     }
     claim.remove();
     Ok(())
+}
+
+/// As many descriptors as this process may have: connections are limited one by one.
+fn allow_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of descriptors stays");
+    }
 }
 
 /// Finds and readies everything, and reconciles it with what a former daemon left. Blocks.

@@ -1,5 +1,6 @@
 //! The daemon's interface over a real socket, on a fake host, by the client that VMMs use.
 
+use super::listener::FairListener;
 use super::{events, http, watch};
 use crate::client::{Client, ClientError};
 use crate::lease::LeaseState;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -41,7 +42,7 @@ impl Daemon {
             ready.send(()).unwrap();
             tokio::select! {
                 outcome = axum::serve(
-                    listener,
+                    FairListener::new(listener),
                     routes.into_make_service_with_connect_info::<http::Peer>(),
                 ) => outcome.unwrap(),
                 _ = stopped => {}
@@ -148,6 +149,21 @@ fn a_tap_that_is_not_there_is_refused_and_a_question_without_upgrade_too() {
     let mut answer = String::new();
     plain.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("npa-descriptor"), "{answer}");
+}
+
+#[test]
+fn a_process_with_too_many_connections_gets_no_more_until_it_closes_some() {
+    let daemon = Daemon::start(1);
+    let connect = || std::os::unix::net::UnixStream::connect(daemon.socket()).unwrap();
+    let mut flood: Vec<_> = (0..100).map(|_| connect()).collect();
+    assert!(matches!(daemon.client().ping(), Err(ClientError::Died { .. })));
+    flood.clear();
+    // The daemon may take a moment to see it.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while daemon.client().ping().is_err() {
+        assert!(Instant::now() < deadline, "nobody is let in any more");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
