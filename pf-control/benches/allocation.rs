@@ -11,6 +11,7 @@ use pf_control::ops::{
     limits,
 };
 use pf_control::pool::{FaultPoints, Host, Pool};
+use pf_control::port::Policies;
 use pf_control::state::Store;
 use pf_control::switch::{Switch, SwitchError};
 use pf_control::vendor::{Adapter, PfModule, Uplink, VendorError, VfDescription};
@@ -185,7 +186,7 @@ fn described_pool(state: &Path) -> Pool {
     std::fs::write(&profiles, text).expect("a file for the profiles");
     let profiles = Profiles::load(&profiles).expect("the profiles");
     let store = Store::open(state, "boot").expect("a store");
-    Pool::new(host, vfs, store, profiles).expect("a pool")
+    Pool::new(host, vfs, store, profiles, Policies::default()).expect("a pool")
 }
 
 fn request(device: usize) -> AcquireRequest {

@@ -73,6 +73,9 @@ struct Serve {
     /// TOML file with the profiles that VMs may ask for by name.
     #[arg(long, value_name = "FILE")]
     profiles: Option<PathBuf>,
+    /// TOML file with what ports may do: addresses, trust, rates.
+    #[arg(long, value_name = "FILE")]
+    ports: Option<PathBuf>,
     /// TOML file that describes families of cards, beside the built-in ones.
     #[arg(long, value_name = "FILE")]
     families: Option<PathBuf>,
@@ -151,6 +154,7 @@ fn serve(args: Serve) -> anyhow::Result<()> {
         group,
         state,
         profiles,
+        ports,
         families,
         die_at,
         pfs,
@@ -166,6 +170,7 @@ fn serve(args: Serve) -> anyhow::Result<()> {
         group,
         state,
         profiles,
+        ports,
         families,
         die_at,
         pfs,

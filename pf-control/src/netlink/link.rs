@@ -2,11 +2,12 @@
 
 use super::{Netlink, NetlinkError};
 use crate::ops::MacAddr;
+use crate::vendor::VfLink;
 use futures::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage, LinkVfInfo, VfInfo, VfInfoMac,
-    VfInfoSpoofCheck, VfInfoVlan,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage, LinkVfInfo, VfInfo, VfInfoLinkState,
+    VfInfoMac, VfInfoRate, VfInfoSpoofCheck, VfInfoTrust, VfInfoVlan, VfLinkState,
 };
 
 /// A network interface as the kernel describes it.
@@ -26,6 +27,8 @@ pub struct Link {
     pub controller: Option<u32>,
     /// Addresses of the VFs, by VF number; empty for an interface that is no PF.
     pub vf_macs: Vec<(u32, MacAddr)>,
+    /// Least and most Mbit/s that VFs may send, likewise; 0 for none.
+    pub vf_rates: Vec<(u32, (u32, u32))>,
 }
 
 impl Netlink {
@@ -95,6 +98,38 @@ impl Netlink {
         self.set_vf(pf, info, || format!("setting the spoof check of VF {vf}"))
     }
 
+    /// Has the driver trust VF `vf`, or not.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn set_vf_trust(&self, pf: u32, vf: u32, trusted: bool) -> Result<(), NetlinkError> {
+        let info = VfInfo::Trust(VfInfoTrust::new(vf, trusted));
+        self.set_vf(pf, info, || format!("setting the trust of VF {vf}"))
+    }
+
+    /// Lets VF `vf` send `least` Mbit/s always and `most` at most; 0 for no limit.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn set_vf_rate(&self, pf: u32, vf: u32, least: u32, most: u32) -> Result<(), NetlinkError> {
+        let info = VfInfo::Rate(VfInfoRate::new(vf, least, most));
+        self.set_vf(pf, info, || format!("setting the rate of VF {vf} to {least}..{most} Mbit/s"))
+    }
+
+    /// Sets the link of VF `vf`.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn set_vf_link(&self, pf: u32, vf: u32, link: VfLink) -> Result<(), NetlinkError> {
+        let state = match link {
+            VfLink::Auto => VfLinkState::Auto,
+            VfLink::Enable => VfLinkState::Enable,
+            VfLink::Disable => VfLinkState::Disable,
+        };
+        let info = VfInfo::LinkState(VfInfoLinkState::new(vf, state));
+        self.set_vf(pf, info, || format!("setting the link of VF {vf}"))
+    }
+
     fn set_vf(
         &self,
         pf: u32,
@@ -117,6 +152,7 @@ fn read(message: &LinkMessage) -> Link {
         mac: None,
         controller: None,
         vf_macs: Vec::new(),
+        vf_rates: Vec::new(),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -127,12 +163,21 @@ fn read(message: &LinkMessage) -> Link {
             }
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::VfInfoList(vfs) => {
-                link.vf_macs = vfs.iter().flat_map(|vf| &vf.0).filter_map(vf_mac).collect();
+                let infos = || vfs.iter().flat_map(|vf| &vf.0);
+                link.vf_macs = infos().filter_map(vf_mac).collect();
+                link.vf_rates = infos().filter_map(vf_rate).collect();
             }
             _ => {}
         }
     }
     link
+}
+
+fn vf_rate(info: &VfInfo) -> Option<(u32, (u32, u32))> {
+    match info {
+        VfInfo::Rate(rate) => Some((rate.vf_id, (rate.min_tx_rate, rate.max_tx_rate))),
+        _ => None,
+    }
 }
 
 fn vf_mac(info: &VfInfo) -> Option<(u32, MacAddr)> {

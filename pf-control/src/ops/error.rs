@@ -61,6 +61,16 @@ pub enum OpError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// The port's policy does not allow it.
+    #[error(
+        "the policy of port '{port}' does not allow that: {reason}; an operator's matter (--ports)"
+    )]
+    Policy {
+        /// The port.
+        port: String,
+        /// What it does not allow.
+        reason: String,
+    },
     /// The operation is not legal in the lease's state.
     #[error("'{}' is not legal while the lease is {state}; release is always legal", op.name())]
     WrongState {

@@ -137,9 +137,9 @@ fn run(at: At, point: FaultPoint, spared: u32, addressless: bool, vmm_dies: bool
     // points of a reconciliation, which has a test of its own below.
     let pool = {
         let pool = host.pool(1, store);
-        let Pool { mut host, slots, store, profiles, maintenance, queue, changes } = pool;
+        let Pool { mut host, slots, store, profiles, policies, maintenance, queue, changes } = pool;
         host.faults = FaultPoints::at(point, spared, die);
-        Pool { host, slots, store, profiles, maintenance, queue, changes }
+        Pool { host, slots, store, profiles, policies, maintenance, queue, changes }
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| operate(&pool, pid, at)));
     drop(pool);

@@ -6,9 +6,10 @@ use crate::capability::Profiles;
 use crate::inventory::{InventoryError, Occupancy, ProcessTable, Vf};
 use crate::netlink::NetlinkError;
 use crate::ops::{DeviceClass, MacAddr, Op, PciIds, Rings, Vectors};
+use crate::port::Policies;
 use crate::state::Store;
 use crate::switch::{Switch, SwitchError};
-use crate::vendor::{Adapter, PfModule, Uplink, VendorError, VfDescription};
+use crate::vendor::{Adapter, PfModule, Uplink, VendorError, VfDescription, VfSettings};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -34,6 +35,10 @@ pub(crate) struct World {
     pub(crate) open: HashMap<u32, u32>,
     /// The operator's profiles.
     pub(crate) profiles: Profiles,
+    /// The operator's policies.
+    pub(crate) policies: Policies,
+    /// What VFs are set to, where it is not the default.
+    pub(crate) settings: HashMap<u32, VfSettings>,
     /// The uplink has no carrier.
     pub(crate) unplugged: bool,
     /// Steps that fail, by their first word in the log.
@@ -83,8 +88,11 @@ impl FakeHost {
             faults,
         };
         let vfs = (0..vfs).map(|index| (vf(index), Arc::clone(&module))).collect();
-        let profiles = self.world().profiles.clone();
-        Pool::new(host, vfs, Store::open(store, "boot").unwrap(), profiles).unwrap()
+        let (profiles, policies) = {
+            let world = self.world();
+            (world.profiles.clone(), world.policies.clone())
+        };
+        Pool::new(host, vfs, Store::open(store, "boot").unwrap(), profiles, policies).unwrap()
     }
 
     fn ask(&self, step: &'static str, rest: String) -> io::Result<()> {
@@ -157,7 +165,20 @@ impl PfModule for FakePfModule {
         Ok(())
     }
 
+    fn apply(&self, vf: u32, settings: &VfSettings) -> Result<(), VendorError> {
+        let mut world = self.host.world();
+        if world.broken.contains("apply") {
+            return Err(netlink(io::Error::from_raw_os_error(22)).into());
+        }
+        match *settings == VfSettings::default() {
+            true => world.settings.remove(&vf),
+            false => world.settings.insert(vf, *settings),
+        };
+        Ok(())
+    }
+
     fn restore_defaults(&self, vf: u32) -> Result<(), VendorError> {
+        self.host.world().settings.remove(&vf);
         Ok(self.host.ask("defaults", vf.to_string()).map_err(netlink)?)
     }
 

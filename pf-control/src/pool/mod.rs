@@ -21,6 +21,8 @@ pub(crate) mod fake_host;
 #[cfg(test)]
 mod hostile_vmm_test;
 #[cfg(test)]
+mod policy_test;
+#[cfg(test)]
 mod pool_test;
 #[cfg(test)]
 mod rollback_test;
@@ -32,6 +34,7 @@ use crate::capability::Profiles;
 use crate::inventory::{Occupancy, ProcessTable, Vf, process};
 use crate::lease::LeaseState;
 use crate::ops::{LeaseId, Op, OpError, with_causes};
+use crate::port::Policies;
 use crate::state::{LeaseRecord, StateError, Store};
 use crate::switch::Switch;
 use crate::vendor::PfModule;
@@ -73,6 +76,8 @@ pub struct Pool {
     store: Store,
     /// What a request may name.
     profiles: Profiles,
+    /// What ports may do.
+    policies: Policies,
     /// The PFs whose VFs are given to nobody, by their interfaces' names.
     maintenance: RwLock<BTreeSet<String>>,
     /// Who waits for a VF.
@@ -92,12 +97,13 @@ impl Pool {
         vfs: Vec<(Vf, Arc<dyn PfModule>)>,
         store: Store,
         profiles: Profiles,
+        policies: Policies,
     ) -> Result<Self, StateError> {
         let slots = vfs.into_iter().map(|(vf, module)| Arc::new(Slot::new(vf, module))).collect();
         let maintenance = RwLock::new(store.maintenance()?);
         let changes = watch::Sender::new(0);
         let queue = Mutex::default();
-        let pool = Self { host, slots, store, profiles, maintenance, queue, changes };
+        let pool = Self { host, slots, store, profiles, policies, maintenance, queue, changes };
         pool.reconcile(pool.store.leases()?);
         Ok(pool)
     }

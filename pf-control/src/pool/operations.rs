@@ -7,6 +7,7 @@ use crate::lease::{LeaseEvent, LeaseState};
 use crate::ops::{
     DeviceClass, LeaseId, LeaseInfo, MacAddr, Op, OpError, Reply, Request, Supported, with_causes,
 };
+use crate::port::audit;
 use crate::vendor::is_placeholder;
 use std::os::fd::OwnedFd;
 
@@ -16,6 +17,21 @@ impl Pool {
     /// # Errors
     /// [`OpError`]; after a failed effect the lease is failed, and release leads on.
     pub fn carry_out(&self, request: &Request, pid: u32) -> Result<Reply, OpError> {
+        let told = self.dispatch(request, pid);
+        let port = match request {
+            Request::Activate { port, .. } => Some(port.clone()),
+            Request::SetMac { lease, .. }
+            | Request::SetDefaultVlan { lease, .. }
+            | Request::SetAntiSpoof { lease, .. } => {
+                self.held(*lease, pid).ok().and_then(|slot| slot.lease().port.clone())
+            }
+            _ => None,
+        };
+        audit::request(pid, port.as_deref(), request, &told);
+        told
+    }
+
+    fn dispatch(&self, request: &Request, pid: u32) -> Result<Reply, OpError> {
         let op = request.op();
         match request {
             Request::IsSupported { class } => Ok(Reply::Supported(self.supported(*class))),
@@ -66,6 +82,8 @@ impl Pool {
                 }
                 let slot = self.held(*lease, pid)?;
                 let _guard = slot.begin();
+                let port = port_of(slot)?;
+                self.policies.of(&port)?.check_vlan(&port, *vlan)?;
                 slot.module
                     .set_default_vlan(slot.vf.index, *vlan, *priority)
                     .map(|()| Reply::Done)
@@ -74,6 +92,8 @@ impl Pool {
             Request::SetAntiSpoof { lease, enabled } => {
                 let slot = self.held(*lease, pid)?;
                 let _guard = slot.begin();
+                let port = port_of(slot)?;
+                self.policies.of(&port)?.check_spoof_check(&port, *enabled)?;
                 slot.module
                     .set_anti_spoof(slot.vf.index, *enabled)
                     .map(|()| Reply::Done)
@@ -145,6 +165,12 @@ impl Pool {
         if state == LeaseState::Initialised {
             self.check_mac(slot, mac)?;
             self.check_port(slot, port)?;
+            let policy = self.policies.of(port)?;
+            policy.check_mac(port, mac)?;
+            // Before frames can come or go.
+            slot.module
+                .apply(slot.vf.index, &policy.settings())
+                .map_err(|error| vendor_error("setting the VF as its port's policy says", error))?;
             let mut lease = slot.lease();
             lease.mac = Some(mac);
             lease.port = Some(port.to_owned());
@@ -168,6 +194,8 @@ impl Pool {
             return Ok(Reply::Done);
         }
         self.check_mac(slot, mac)?;
+        let its = port_of(slot)?;
+        self.policies.of(&its)?.check_mac(&its, mac)?;
         let step = "changing the address";
         let uplink = slot.module.uplink().map_err(|error| vendor_error(step, error))?;
         let failed = |error| switch_error(step, &error);
@@ -203,6 +231,14 @@ impl Pool {
         if taken { invalid(format!("{mac} is on another VF already")) } else { Ok(()) }
     }
 
+    /// Whether the operator knows a port.
+    ///
+    /// # Errors
+    /// [`OpError::Policy`].
+    pub fn check_policy(&self, port: &str) -> Result<(), OpError> {
+        self.policies.of(port).map(drop)
+    }
+
     /// Opens the IOMMU group of a VF for the process that holds it and has not yet brought it into
     /// use.
     ///
@@ -231,6 +267,13 @@ impl Pool {
         let checked = self.host.switch.check_port(port);
         checked.map_err(|error| switch_error("looking up the port", &error))
     }
+}
+
+/// The port of the VM that the VF serves.
+fn port_of(slot: &Slot) -> Result<String, OpError> {
+    slot.lease().port.clone().ok_or_else(|| OpError::Invalid {
+        reason: "the VF serves no port yet: that is asked once it is active".to_owned(),
+    })
 }
 
 fn info(slot: &Slot) -> Result<LeaseInfo, OpError> {

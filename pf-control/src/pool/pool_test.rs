@@ -51,7 +51,7 @@ impl Bench {
     }
 
     /// The daemon dies and is started again, with the store `name`.
-    fn restart_with(&mut self, vfs: u32, name: &str) {
+    pub(super) fn restart_with(&mut self, vfs: u32, name: &str) {
         let (host, path) = (self.host.clone(), self.dir.path().join(name));
         // A dead daemon has no store open.
         let nothing = FakeHost::default().pool(0, &self.dir.path().join("nothing"));
@@ -59,7 +59,7 @@ impl Bench {
         self.pool = host.pool(vfs, &path);
     }
 
-    fn restart(&mut self, vfs: u32) {
+    pub(super) fn restart(&mut self, vfs: u32) {
         self.restart_with(vfs, "store");
     }
 
@@ -372,8 +372,6 @@ fn what_the_module_does_not_serve_is_said_by_name() {
     let lease = bench.acquire().unwrap().lease;
     let error = bench.call(Request::SetMtu { lease, mtu: 9000 }).unwrap_err();
     assert_eq!(error, OpError::NotSupported { op: Op::SetMtu });
-    let error = bench.call(Request::SetAntiSpoof { lease, enabled: false }).unwrap_err();
-    assert_eq!(error, OpError::NotSupported { op: Op::SetAntiSpoof });
     let Ok(Reply::Supported(supported)) =
         bench.call(Request::IsSupported { class: DeviceClass::Net })
     else {

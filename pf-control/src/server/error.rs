@@ -2,6 +2,7 @@
 
 use crate::capability::ProfileError;
 use crate::inventory::InventoryError;
+use crate::port::PolicyError;
 use crate::state::StateError;
 use crate::switch::SwitchError;
 use crate::vendor::virtio::FunctionError;
@@ -61,6 +62,9 @@ pub enum ServeError {
     /// The profiles make no sense.
     #[error(transparent)]
     Profiles(#[from] ProfileError),
+    /// The policies of ports make no sense.
+    #[error(transparent)]
+    Ports(#[from] PolicyError),
     /// The families make no sense.
     #[error(transparent)]
     Families(#[from] FamilyError),

@@ -5,7 +5,7 @@ use super::http::{Daemon, Peer, bounded};
 use super::listener::Connection;
 use crate::inventory::process;
 use crate::ops::{LeaseId, Op, OpError, OpenRequest};
-use crate::port::{Ports, descriptor};
+use crate::port::{Ports, audit, descriptor};
 use axum::extract::{ConnectInfo, FromRequest, Json, Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -54,12 +54,18 @@ pub(super) async fn open_group(
     params(("port" = String, Path, description = "Name of the tap")),
     responses((status = 101), (status = "default", body = OpError)))]
 pub(super) async fn open_port(
+    State(Daemon { pool, .. }): State<Daemon>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(port): Path<String>,
     mut request: Request,
 ) -> Result<Response, OpError> {
     let upgrade = upgrade_of(&mut request)?;
-    let open = move || Ports::default().open(&port, peer.caller());
+    let open = move || {
+        let told =
+            pool.check_policy(&port).and_then(|()| Ports::default().open(&port, peer.caller()));
+        audit::port(peer.process().ok(), &port, &told);
+        told
+    };
     let tap = bounded(Op::GetInfo, open).await?;
     Ok(hand_over(upgrade, tap))
 }

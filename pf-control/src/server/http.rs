@@ -286,7 +286,9 @@ impl IntoResponse for OpError {
     fn into_response(self) -> Response {
         let status = match self {
             Self::Invalid { .. } => StatusCode::BAD_REQUEST,
-            Self::NotOwner { .. } | Self::NotAdmin | Self::Port { .. } => StatusCode::FORBIDDEN,
+            Self::NotOwner { .. } | Self::NotAdmin | Self::Port { .. } | Self::Policy { .. } => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoSuchLease { .. } => StatusCode::NOT_FOUND,
             Self::NoVfFree { .. }
             | Self::Queued { .. }

@@ -20,6 +20,7 @@ use crate::inventory::{ProcessTable, Sysfs, VfioNodes};
 use crate::netlink::{Netlink, follow_links};
 use crate::ops::PciAddress;
 use crate::pool::{FaultPoint, FaultPoints, Host, Pool};
+use crate::port::Policies;
 use crate::state::Store;
 use crate::switch::Bridge;
 use crate::vendor::virtio::FIRST_INDEX;
@@ -42,6 +43,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The file with the profiles that requests may name.
     pub profiles: Option<PathBuf>,
+    /// The file with the policies of ports.
+    pub ports: Option<PathBuf>,
     /// The file with families of cards, beside the built-in ones.
     pub families: Option<PathBuf>,
     /// Where to die, in tests.
@@ -121,6 +124,7 @@ fn open_pool(config: &Config, netlink: &Netlink) -> Result<Pool, ServeError> {
     // Files first: a mistake in one leaves the host as it was.
     let profiles = config.profiles.as_deref().map(Profiles::load).transpose()?;
     let families = config.families.as_deref().map(Families::load).transpose()?.unwrap_or_default();
+    let policies = config.ports.as_deref().map(Policies::load).transpose()?.unwrap_or_default();
     let sysfs = Sysfs::default();
     let nodes = VfioNodes::default();
     let switch = Bridge::open(&config.bridge, netlink.clone())?;
@@ -154,7 +158,7 @@ fn open_pool(config: &Config, netlink: &Netlink) -> Result<Pool, ServeError> {
     };
     let boot = std::fs::read_to_string(error::BOOT_ID).map_err(ServeError::Boot)?;
     let store = Store::open(&config.state, boot.trim())?;
-    Ok(Pool::new(host, vfs, store, profiles.unwrap_or_default())?)
+    Ok(Pool::new(host, vfs, store, profiles.unwrap_or_default(), policies)?)
 }
 
 #[cfg(test)]

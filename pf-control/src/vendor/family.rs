@@ -1,7 +1,7 @@
 //! Families of cards: what tells a PF of the family, what its VFs look like, and what its driver can
 //! be asked. The built-in ones are Rust; an operator or vendor may add more in TOML.
 
-use super::{VendorError, VfDescription};
+use super::{VendorError, VfDescription, VfLink, VfSettings};
 use crate::inventory::Pf;
 use crate::ops::{DeviceClass, Region, RegionKind, Ring, Rings, Vectors, limits};
 use serde::Deserialize;
@@ -43,6 +43,15 @@ pub struct Family {
     /// The driver checks what VFs send (`IFLA_VF_SPOOFCHK`).
     #[serde(default)]
     pub spoof_check: bool,
+    /// The driver trusts VFs on demand (`IFLA_VF_TRUST`).
+    #[serde(default)]
+    pub trust: bool,
+    /// The driver limits what VFs send (`IFLA_VF_RATE`).
+    #[serde(default)]
+    pub rate: bool,
+    /// The driver sets VFs' links (`IFLA_VF_LINK_STATE`).
+    #[serde(default)]
+    pub link_state: bool,
 }
 
 fn net() -> DeviceClass {
@@ -128,6 +137,29 @@ impl Family {
             vectors: Vectors { total: *total, plugin: plugin.clone(), control: *control },
             device_info: [0; limits::DEVICE_INFO_WORDS],
         }
+    }
+
+    /// Whether the driver can be told these settings.
+    pub(super) fn check_settings(
+        &self,
+        interface: &str,
+        settings: &VfSettings,
+    ) -> Result<(), VendorError> {
+        let VfSettings { trust, spoof_check, min_tx_mbit, max_tx_mbit, link } = *settings;
+        for (wanted, has, what) in [
+            (!spoof_check, self.spoof_check, "source check"),
+            (trust, self.trust, "trust"),
+            (min_tx_mbit + max_tx_mbit > 0, self.rate, "rate"),
+            (link != VfLink::Auto, self.link_state, "link state"),
+        ] {
+            if wanted && !has {
+                let driver = &self.driver;
+                return Err(VendorError::Invalid(format!(
+                    "the policy asks for a {what}, which '{interface}' under {driver} does not set"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Whether its VFs can use these rings.

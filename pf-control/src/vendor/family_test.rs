@@ -88,3 +88,22 @@ fn rings_that_the_device_cannot_use_are_refused() {
         assert!(matches!(igb.check_rings(&bad), Err(VendorError::Invalid(_))), "{bad:?}");
     }
 }
+
+#[test]
+fn what_the_driver_cannot_be_told_is_refused_by_name() {
+    let igb = igb::family();
+    let link = VfSettings { link: VfLink::Disable, ..VfSettings::default() };
+    let error = igb.check_settings("eth0", &link).unwrap_err().to_string();
+    assert!(error.contains("link state") && error.contains("igb"), "{error}");
+    let fine = VfSettings { trust: true, max_tx_mbit: 100, ..VfSettings::default() };
+    igb.check_settings("eth0", &fine).unwrap();
+    let bare = Family { trust: false, rate: false, spoof_check: false, ..igb };
+    bare.check_settings("eth0", &VfSettings::default()).unwrap();
+    for settings in [
+        VfSettings { trust: true, ..VfSettings::default() },
+        VfSettings { spoof_check: false, ..VfSettings::default() },
+        VfSettings { min_tx_mbit: 1, ..VfSettings::default() },
+    ] {
+        assert!(bare.check_settings("eth0", &settings).is_err(), "{settings:?}");
+    }
+}

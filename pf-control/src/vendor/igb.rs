@@ -54,6 +54,9 @@ pub(super) fn family() -> Family {
         rings: RingRule { alignment: RING_ALIGNMENT, longest: RING_MAX },
         vlan: true,
         spoof_check: true,
+        trust: true,
+        rate: true,
+        link_state: false,
     }
 }
 

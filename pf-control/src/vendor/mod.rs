@@ -80,6 +80,40 @@ pub struct Adapter {
     pub switch: Option<String>,
 }
 
+/// A VF's link, as its guest sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VfLink {
+    /// The uplink's.
+    #[default]
+    Auto,
+    /// Up, whatever the uplink's.
+    Enable,
+    /// Down.
+    Disable,
+}
+
+/// What an operator sets a VF to. The default is what a VF has that nobody has said anything of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VfSettings {
+    /// The driver lets the VF change what others are not allowed to (`IFLA_VF_TRUST`).
+    pub trust: bool,
+    /// What it sends under another address than its own is dropped (`IFLA_VF_SPOOFCHK`).
+    pub spoof_check: bool,
+    /// Mbit/s that it may always send; 0 for none (`IFLA_VF_RATE`).
+    pub min_tx_mbit: u32,
+    /// Most Mbit/s that it may send; 0 for no limit.
+    pub max_tx_mbit: u32,
+    /// Its link (`IFLA_VF_LINK_STATE`).
+    pub link: VfLink,
+}
+
+impl Default for VfSettings {
+    fn default() -> Self {
+        Self { trust: false, spoof_check: true, min_tx_mbit: 0, max_tx_mbit: 0, link: VfLink::Auto }
+    }
+}
+
 /// One PF under a vendor's driver. Calls block; each is bounded in time. VFs go by their number.
 pub trait PfModule: Send + Sync {
     /// What operators know it by.
@@ -116,7 +150,22 @@ pub trait PfModule: Send + Sync {
     /// The kernel's refusal.
     fn set_vf_mac(&self, vf: u32, mac: MacAddr) -> Result<(), VendorError>;
 
-    /// Takes back whatever a former user's operations set: no VLAN, source check on.
+    /// Sets a VF to what its port's policy says. May be asked again.
+    ///
+    /// # Errors
+    /// [`VendorError::Invalid`] for what the driver cannot be told, or the kernel's refusal.
+    fn apply(&self, _vf: u32, settings: &VfSettings) -> Result<(), VendorError> {
+        // The source check is the card's own matter where nothing can be told to it.
+        match *settings == (VfSettings { spoof_check: true, ..VfSettings::default() }) {
+            true => Ok(()),
+            false => Err(VendorError::Invalid(format!(
+                "VFs of '{}' cannot be set to anything, and the policy asks for it",
+                self.interface()
+            ))),
+        }
+    }
+
+    /// Takes back whatever a former user's operations set: no VLAN, the default settings.
     ///
     /// # Errors
     /// The kernel's refusal.

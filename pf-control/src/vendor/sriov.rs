@@ -2,7 +2,7 @@
 //! addresses (`IFLA_VF_MAC`), and VLAN and source check where the family says so.
 
 use super::family::Family;
-use super::{Adapter, PfModule, Uplink, VendorError, VfDescription, uplink};
+use super::{Adapter, PfModule, Uplink, VendorError, VfDescription, VfSettings, uplink};
 use crate::inventory::{Pf, Sysfs, Vf};
 use crate::netlink::Netlink;
 use crate::ops::{MacAddr, Op, Rings};
@@ -81,15 +81,34 @@ impl PfModule for Sriov {
         Ok(self.netlink.set_vf_mac(self.index()?, vf, mac)?)
     }
 
+    fn apply(&self, vf: u32, settings: &VfSettings) -> Result<(), VendorError> {
+        self.family.check_settings(&self.pf.interface, settings)?;
+        let VfSettings { trust, spoof_check, min_tx_mbit, max_tx_mbit, link } = *settings;
+        let pf = self.netlink.link(&self.pf.interface)?;
+        if self.family.spoof_check {
+            self.netlink.set_vf_spoof_check(pf.index, vf, spoof_check)?;
+        }
+        if self.family.trust {
+            self.netlink.set_vf_trust(pf.index, vf, trust)?;
+        }
+        // Drivers refuse rates while there is no link, also those that are in force.
+        let rate = pf.vf_rates.iter().find(|(index, _)| *index == vf);
+        let present = rate.map_or((0, 0), |(_, rate)| *rate);
+        if self.family.rate && present != (min_tx_mbit, max_tx_mbit) {
+            self.netlink.set_vf_rate(pf.index, vf, min_tx_mbit, max_tx_mbit)?;
+        }
+        if self.family.link_state {
+            self.netlink.set_vf_link(pf.index, vf, link)?;
+        }
+        Ok(())
+    }
+
     fn restore_defaults(&self, vf: u32) -> Result<(), VendorError> {
         let pf = self.index()?;
         if self.family.vlan {
             self.netlink.set_vf_vlan(pf, vf, 0, 0)?;
         }
-        if self.family.spoof_check {
-            self.netlink.set_vf_spoof_check(pf, vf, true)?;
-        }
-        Ok(())
+        self.apply(vf, &VfSettings::default())
     }
 
     fn prepare_queues(&self, _vf: u32, rings: &Rings) -> Result<(), VendorError> {

@@ -89,6 +89,23 @@ class = "net"
 min-bandwidth-mbit = 10000
 "#;
 
+/// The addresses that the lab's guests have, on any port.
+const PORTS: &str = r#"
+[default]
+macs = ["52:54:00:4e:50:00/40"]
+"#;
+
+/// A port whose guest has another address, and one that is allowed everything.
+const STRICT_PORTS: &str = r#"
+[ports.tap0]
+macs = ["52:54:00:00:00:00/40"]
+
+[ports.tap1]
+macs = ["52:54:00:4e:50:11"]
+trust = true
+max-tx-mbit = 500
+"#;
+
 /// The lab's card, described.
 const FAMILIES: &str = include_str!("../../../packaging/etc/families.toml");
 
@@ -107,6 +124,9 @@ pub(crate) struct UpArguments {
     /// Let pf-control die at this point (`pf-control fault-points` prints them)
     #[arg(long, value_name = "POINT", hide = true)]
     pf_control_dies_at: Option<String>,
+    /// Let port tap0 have other addresses than its guest's, and tap1 all that there is
+    #[arg(long, hide = true)]
+    strict_ports: bool,
     /// Let pf-control know the card by a description in a file
     #[arg(long, hide = true)]
     describe_card: bool,
@@ -369,10 +389,13 @@ fn pf_control(host: &HostPlan, arguments: &UpArguments) -> Result<()> {
     let vfs = if arguments.virtio_function { 0 } else { arguments.vfs };
     let profiles = format!("{folder}/profiles.toml");
     fs::write(&profiles, PROFILES).with_context(|| format!("cannot write {profiles}"))?;
+    let ports = format!("{folder}/ports.toml");
+    let text = if arguments.strict_ports { STRICT_PORTS } else { PORTS };
+    fs::write(&ports, text).with_context(|| format!("cannot write {ports}"))?;
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set", &unit_capabilities()?, "pf-control"]);
     command.args(["serve", "--socket", &socket, "--bridge", BRIDGE, "--profiles", &profiles]);
-    command.args(["--group", VMM]);
+    command.args(["--group", VMM, "--ports", &ports]);
     if arguments.virtio_function {
         command.args(["--function", &virtio_function()?, "--uplink", host.pf]);
     } else {

@@ -22,6 +22,7 @@ mod migration_faults;
 mod module_unload;
 mod outside;
 mod peer;
+mod policy;
 mod pool;
 mod queue;
 mod relay;
@@ -178,6 +179,14 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         cards: Cards::OneHost,
         timeout: 200,
         run: |context| held(inventory::run(context), "what pf-control shows is so"),
+    },
+    Scenario {
+        name: "policy",
+        summary: "what a port may do is in force at the card; what it may not is refused and written down",
+        kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
+        timeout: 240,
+        run: |context| held(policy::run(context), "a port does what its policy says"),
     },
     Scenario {
         name: "sandbox",

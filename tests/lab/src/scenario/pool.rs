@@ -136,6 +136,17 @@ pub(super) fn restart_daemon_with_description() -> Result<()> {
     start_daemon(&["--describe-card"])
 }
 
+/// The same, with a policy for each port.
+pub(super) fn restart_daemon_with_strict_ports() -> Result<()> {
+    start_daemon(&["--strict-ports"])
+}
+
+/// What the daemon has logged.
+pub(super) fn daemon_log() -> Result<String> {
+    let path = Host::First.pf_control().with_extension("log");
+    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 fn start_daemon(arguments: &[&str]) -> Result<()> {
     let mut up = Command::new("lab");
     up.arg("up").args(arguments).stdout(std::process::Stdio::null());
