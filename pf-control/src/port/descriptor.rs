@@ -9,7 +9,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -20,20 +20,20 @@ pub const PROTOCOL: &str = "npa-descriptor";
 /// The one byte that either side sends.
 const BYTE: [u8; 1] = [1];
 
-/// Passes `file` to the process at the other end, once that is ready.
+/// Sends the byte with `file` attached to the process at the other end, which has sent its own. Does
+/// not wait.
 ///
 /// # Errors
-/// It was not within `patience`, or has gone.
-pub fn pass(mut stream: UnixStream, file: impl AsFd, patience: Duration) -> io::Result<()> {
-    prepare(&stream, patience)?;
-    stream.read_exact(&mut [0; 1])?;
+/// The other end has gone, or takes nothing.
+pub fn send(stream: impl AsFd, file: impl AsFd) -> io::Result<()> {
     let files = [file.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut message = SendAncillaryBuffer::new(&mut space);
     // The space is for exactly that.
     let fits = message.push(SendAncillaryMessage::ScmRights(&files));
     debug_assert!(fits);
-    sendmsg(&stream, &[IoSlice::new(&BYTE)], &mut message, SendFlags::NOSIGNAL)?;
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(&stream, &[IoSlice::new(&BYTE)], &mut message, flags)?;
     Ok(())
 }
 
@@ -42,7 +42,9 @@ pub fn pass(mut stream: UnixStream, file: impl AsFd, patience: Duration) -> io::
 /// # Errors
 /// None came within `patience`.
 pub fn take(mut stream: UnixStream, patience: Duration) -> io::Result<OwnedFd> {
-    prepare(&stream, patience)?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     stream.write_all(&BYTE)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut message = RecvAncillaryBuffer::new(&mut space);
@@ -62,41 +64,34 @@ pub fn take(mut stream: UnixStream, patience: Duration) -> io::Result<OwnedFd> {
     file.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "no descriptor came"))
 }
 
-fn prepare(stream: &UnixStream, patience: Duration) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::io::Read;
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
     #[test]
     fn a_file_arrives_open() {
-        let (daemon, vmm) = UnixStream::pair().unwrap();
+        let (mut daemon, vmm) = UnixStream::pair().unwrap();
         let mut sent = tempfile::tempfile().unwrap();
         write!(sent, "seen").unwrap();
         io::Seek::rewind(&mut sent).unwrap();
-        let passing = std::thread::spawn(move || pass(daemon, sent, PATIENCE));
+        let taking = std::thread::spawn(move || take(vmm, PATIENCE));
+        daemon.read_exact(&mut [0; 1]).unwrap();
+        send(&daemon, sent).unwrap();
         let mut text = String::new();
-        File::from(take(vmm, PATIENCE).unwrap()).read_to_string(&mut text).unwrap();
-        passing.join().unwrap().unwrap();
+        File::from(taking.join().unwrap().unwrap()).read_to_string(&mut text).unwrap();
         assert_eq!(text, "seen");
     }
 
     #[test]
     fn whoever_is_silent_or_gone_is_not_waited_for() {
         let (daemon, vmm) = UnixStream::pair().unwrap();
-        let short = Duration::from_millis(10);
-        assert!(pass(daemon.try_clone().unwrap(), &vmm, short).is_err(), "no byte came");
-        assert!(take(vmm.try_clone().unwrap(), short).is_err(), "no file came");
+        assert!(take(vmm.try_clone().unwrap(), Duration::from_millis(10)).is_err());
         drop(vmm);
-        let gone = pass(daemon, io::stderr(), PATIENCE);
-        assert!(gone.is_err(), "{gone:?}");
+        assert!(send(&daemon, io::stderr()).is_err());
     }
 
     #[test]

@@ -13,9 +13,10 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
-use tokio::task::spawn_blocking;
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::time::timeout;
 
 /// How long a VMM may take to fetch what it asked for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -95,15 +96,16 @@ fn hand_over(upgrade: OnUpgrade, file: OwnedFd) -> Response {
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
+/// Waits for the process's byte without a thread: others may be as slow as it is.
 async fn pass(connection: Upgraded, file: OwnedFd) -> io::Result<()> {
     let parts = downcast::<TokioIo<Connection>>(connection)
         .map_err(|_| io::Error::other("this is no Unix socket"))?;
     if !parts.read_buf.is_empty() {
         return Err(io::Error::other("the process did not wait for the answer"));
     }
-    let connection = parts.io.into_inner();
-    let stream = connection.stream().as_fd().try_clone_to_owned()?.into();
-    spawn_blocking(move || descriptor::pass(stream, file, PATIENCE))
-        .await
-        .map_err(io::Error::other)?
+    let mut connection = parts.io.into_inner();
+    timeout(PATIENCE, connection.read_exact(&mut [0; 1])).await??;
+    let stream = connection.stream();
+    stream.writable().await?;
+    stream.try_io(Interest::WRITABLE, || descriptor::send(stream, file))
 }

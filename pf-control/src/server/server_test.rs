@@ -152,6 +152,29 @@ fn a_tap_that_is_not_there_is_refused_and_a_question_without_upgrade_too() {
 }
 
 #[test]
+fn whoever_asks_for_files_and_does_not_fetch_them_holds_up_nobody() {
+    let daemon = Daemon::start(1);
+    let lease = daemon.client().acquire(request()).unwrap().lease;
+    let ask = format!(
+        "POST /v1/leases/{lease}/open HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n\
+         upgrade: npa-descriptor\r\ncontent-type: application/json\r\n\
+         content-length: 13\r\n\r\n{{\"memory\": 1}}"
+    );
+    let silent: Vec<_> = (0..32)
+        .map(|_| {
+            let mut stream = std::os::unix::net::UnixStream::connect(daemon.socket()).unwrap();
+            stream.write_all(ask.as_bytes()).unwrap();
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).unwrap();
+            assert_eq!(&head, b"HTTP/1.1 101");
+            stream
+        })
+        .collect();
+    drop(daemon.client().open_group(lease, 1).unwrap());
+    drop(silent);
+}
+
+#[test]
 fn a_process_with_too_many_connections_gets_no_more_until_it_closes_some() {
     let daemon = Daemon::start(1);
     let connect = || std::os::unix::net::UnixStream::connect(daemon.socket()).unwrap();

@@ -11,6 +11,10 @@ use serde::Deserialize;
 /// running program.
 pub(crate) const PROGRAMS: [&str; 5] = ["vmm", "pf-control", "npa-plugin", "stream", "hostile"];
 
+/// One that runs on hosts of a cluster, and is only packaged here. Built with the others, whose
+/// libraries it shares.
+const PACKAGED: &str = "npa-device-plugin";
+
 /// Those that run in guests too, and are in the guest's image.
 pub(crate) const GUEST_PROGRAMS: [&str; 2] = ["stream", "hostile"];
 
@@ -58,7 +62,7 @@ pub(crate) fn provide(
     progress: &Progress,
 ) -> Result<Binaries> {
     if build {
-        progress.loud_step(&format!("build {}", PROGRAMS.join(", ")), || {
+        progress.loud_step(&format!("build {}, {PACKAGED}", PROGRAMS.join(", ")), || {
             let mut command = Command::new("cargo");
             command.current_dir(workspace).arg("build");
             if !progress.is_terminal() {
@@ -67,7 +71,7 @@ pub(crate) fn provide(
             if profile == Profile::Release {
                 command.arg("--release");
             }
-            for name in PROGRAMS {
+            for name in PROGRAMS.into_iter().chain([PACKAGED]) {
                 command.args(["-p", name]);
             }
             let status = command.status().context("cannot start cargo")?;

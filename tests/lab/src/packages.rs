@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 use cargo_deb::config::BuildOptions;
 use cargo_deb::listener::Listener;
 use cargo_deb::{CargoDeb, OutputPath};
+use images::Progress;
 
+use crate::binaries::{self, Profile};
 use crate::workspace;
 
 /// Crates with a package, and what is in it that nothing else would miss.
@@ -58,12 +60,7 @@ pub(crate) fn run(arguments: &PackagesArguments) -> Result<ExitCode> {
 pub(crate) fn build(root: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let out = &out.canonicalize()?;
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(root).args(["build", "--release", "--quiet"]);
-    for (name, _) in PACKAGES {
-        cargo.args(["-p", name]);
-    }
-    ensure!(cargo.status().context("cannot start cargo")?.success(), "the programs do not build");
+    binaries::provide(root, Profile::Release, true, &Progress::default())?;
     PACKAGES.into_iter().map(|(name, files)| package(root, out, name, files)).collect()
 }
 
@@ -129,7 +126,7 @@ fn run_tool(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Tells warnings, and nothing else.
+/// Tells warnings, and nothing else: paths are told once the package is in its place.
 struct Warnings;
 
 impl Listener for Warnings {
@@ -138,4 +135,6 @@ impl Listener for Warnings {
     }
 
     fn info(&self, _: String) {}
+
+    fn generated_archive(&self, _: &Path) {}
 }
