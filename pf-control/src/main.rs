@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use pf_control::client::Client;
 use pf_control::lease::LeaseState;
-use pf_control::ops::{AdapterEntry, Health, PciAddress, Request, VfEntry, WaitingEntry};
+use pf_control::ops::{AdapterEntry, Health, PciAddress, Request, RequestEntry, VfEntry};
 use pf_control::pool::FaultPoint;
 use pf_control::server;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -32,6 +32,8 @@ enum Command {
     Serve(Serve),
     /// Show the adapters with their links, the VFs, who holds them, and who waits for one.
     List(List),
+    /// Show how far VMs' requests for VFs are.
+    Requests(List),
     /// Show all that is known of an adapter or a VF.
     Show(Show),
     /// Print the daemon's counters and gauges, in Prometheus' text form.
@@ -131,6 +133,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::List(args) => list(&args),
+        Command::Requests(args) => requests(&args),
         Command::Show(args) => show(&args),
         Command::Metrics(at) => metrics(&at),
         Command::Watch(at) => watch(&at),
@@ -193,9 +196,31 @@ fn list(args: &List) -> anyhow::Result<()> {
         print_adapters(&mut out, &client.adapters()?)?;
         writeln!(out)?;
         print(&mut out, &entries)?;
-        for WaitingEntry { pid, vm, device, seconds } in client.waiting()? {
-            writeln!(out, "waits for a VF since {seconds} s: {vm}/{device} (process {pid})")?;
+        for RequestEntry { pid, vm, device, seconds, .. } in client.requests()? {
+            if let Some(seconds) = seconds {
+                writeln!(out, "waits for a VF since {seconds} s: {vm}/{device} (process {pid})")?;
+            }
         }
+    }
+    Ok(())
+}
+
+fn requests(args: &List) -> anyhow::Result<()> {
+    let entries = Client::new(&args.at.socket).requests()?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &entries)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    writeln!(out, "{:<24} {:>8}  {:<12} {:<13} WAITS", "VM/DEVICE", "PID", "STATE", "VF")?;
+    for RequestEntry { pid, vm, device, state, vf, seconds } in entries {
+        // Names as the interface has them.
+        let state = serde_json::to_value(state)?;
+        let state = state.as_str().unwrap_or_default();
+        let vf = vf.map_or("-".to_owned(), |vf| vf.to_string());
+        let waits = seconds.map_or("-".to_owned(), |seconds| format!("{seconds} s"));
+        writeln!(out, "{:<24} {pid:>8}  {state:<12} {vf:<13} {waits}", format!("{vm}/{device}"))?;
     }
     Ok(())
 }

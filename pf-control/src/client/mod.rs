@@ -10,7 +10,7 @@ pub use error::ClientError;
 
 use crate::ops::{
     AcquireRequest, Acquired, AdapterEntry, DeviceClass, LeaseId, LeaseInfo, MacAddr, Op,
-    OpenRequest, Reply, Request, Rings, Supported, VfEntry, WaitingEntry,
+    OpenRequest, Reply, Request, RequestEntry, Rings, Supported, VfEntry,
 };
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -81,12 +81,13 @@ impl Client {
         self.get("/v1/adapters")
     }
 
-    /// The devices that wait for a VF, the next one first, as far as this process may see them.
+    /// What VMs ask for, as far as this process may see it: those that have a VF, then those that
+    /// wait, the next one first.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn waiting(&self) -> Result<Vec<WaitingEntry>, ClientError> {
-        self.get("/v1/queue")
+    pub fn requests(&self) -> Result<Vec<RequestEntry>, ClientError> {
+        self.get("/v1/requests")
     }
 
     /// The daemon's counters and gauges, in Prometheus' text form.

@@ -15,7 +15,7 @@ pub use error::OpError;
 pub(crate) use error::with_causes;
 pub use reply::{
     Acquired, AdapterEntry, Health, LeaseInfo, PciIds, QueueStats, QueueStatus, Region, RegionKind,
-    Reply, Supported, Vectors, VfEntry, WaitingEntry,
+    Reply, RequestEntry, RequestState, Supported, Vectors, VfEntry,
 };
 pub use request::{
     AcquireRequest, DeviceClass, LeaseId, MirrorDirection, Op, OpenRequest, Request, Ring, Rings,

@@ -190,18 +190,51 @@ pub struct AdapterEntry {
     pub fault: Option<String>,
 }
 
-/// A device that waits for a VF.
+/// How far a VM's request for a VF is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum RequestState {
+    /// It waits for a VF, emulated meanwhile.
+    Initial,
+    /// It has one, which is made ready.
+    BindStarted,
+    /// The VM's traffic goes over the VF.
+    Bound,
+    /// A step failed; the VF is cleaned, and the request is over then.
+    BindFailed,
+    /// The traffic is back on the emulated path; the VF is given back.
+    Unbound,
+}
+
+impl From<LeaseState> for RequestState {
+    fn from(lease: LeaseState) -> Self {
+        match lease {
+            LeaseState::Free => Self::Initial,
+            LeaseState::Acquired | LeaseState::Initialised => Self::BindStarted,
+            LeaseState::Active => Self::Bound,
+            LeaseState::Failed => Self::BindFailed,
+            LeaseState::Quiesced => Self::Unbound,
+        }
+    }
+}
+
+/// A VM's request for a VF. It is known by process, VM and device: asked again, it is the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "daemon", derive(utoipa::ToSchema))]
-pub struct WaitingEntry {
+pub struct RequestEntry {
     /// The process that asked.
     pub pid: u32,
     /// The VM, as it told.
     pub vm: String,
     /// The VM's device, as it told.
     pub device: String,
-    /// For how long, in seconds.
-    pub seconds: u64,
+    /// How far it is.
+    pub state: RequestState,
+    /// The VF that it has.
+    pub vf: Option<PciAddress>,
+    /// For how long it has waited, in seconds, while it does.
+    pub seconds: Option<u64>,
 }
 
 /// The answer to [`Request::IsSupported`](super::Request::IsSupported).

@@ -6,7 +6,7 @@ use super::{ACQUIRE_DEADLINE, Pool};
 use crate::capability::{Candidate, Profile};
 use crate::inventory::process;
 use crate::lease::{LeaseEvent, LeaseState};
-use crate::ops::{AcquireRequest, Acquired, OpError, WaitingEntry, limits};
+use crate::ops::{AcquireRequest, Acquired, OpError, limits};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -82,7 +82,7 @@ impl Pool {
         acquired
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -91,18 +91,6 @@ impl Pool {
             slot.lease().state == LeaseState::Free && !self.is_in_maintenance(slot)
         };
         suitable.iter().filter(free).count()
-    }
-
-    /// The devices that wait for a VF, the next one first.
-    pub fn waiting(&self) -> Vec<WaitingEntry> {
-        let now = Instant::now();
-        let entry = |(waiter, since): (&Waiter, Instant)| WaitingEntry {
-            pid: waiter.pid,
-            vm: waiter.vm.clone(),
-            device: waiter.device.clone(),
-            seconds: now.duration_since(since).as_secs(),
-        };
-        self.queue().iter().map(entry).collect()
     }
 
     /// The process `pid` as an owner.

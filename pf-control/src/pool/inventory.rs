@@ -1,12 +1,14 @@
 //! What is shown of adapters and VFs. Looks each uplink up once, however many VFs it has.
 
+use super::queue::Waiter;
 use super::{Pool, Slot};
 use crate::capability::{Candidate, Profile};
 use crate::lease::LeaseState;
-use crate::ops::{AdapterEntry, Health, VfEntry, with_causes};
+use crate::ops::{AdapterEntry, Health, RequestEntry, RequestState, VfEntry, with_causes};
 use crate::vendor::{Adapter, Uplink};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// An uplink as it is, or why that is not known.
 pub(super) type UplinkState = Result<Uplink, String>;
@@ -43,6 +45,38 @@ impl Pool {
         let fits = |profile: &Profile| profile.check(candidate).is_ok();
         let names = self.profiles.names();
         names.filter(|name| self.profiles.get(name).is_some_and(fits)).map(str::to_owned).collect()
+    }
+
+    /// The devices that wait for a VF, the next one first.
+    pub fn waiting(&self) -> Vec<RequestEntry> {
+        let now = Instant::now();
+        let entry = |(waiter, since): (&Waiter, Instant)| RequestEntry {
+            pid: waiter.pid,
+            vm: waiter.vm.clone(),
+            device: waiter.device.clone(),
+            state: RequestState::Initial,
+            vf: None,
+            seconds: Some(now.duration_since(since).as_secs()),
+        };
+        self.queue().iter().map(entry).collect()
+    }
+
+    /// The requests of all VMs: those that have a VF, then those that wait.
+    pub fn requests(&self) -> Vec<RequestEntry> {
+        let entry = |slot: &Arc<Slot>| {
+            let lease = slot.lease();
+            Some(RequestEntry {
+                pid: lease.owner.as_ref()?.pid,
+                vm: lease.vm.clone().unwrap_or_default(),
+                device: lease.device.clone().unwrap_or_default(),
+                state: lease.state.into(),
+                vf: Some(slot.vf.address),
+                seconds: None,
+            })
+        };
+        let mut requests: Vec<_> = self.slots.iter().filter_map(entry).collect();
+        requests.extend(self.waiting());
+        requests
     }
 
     /// All adapters, in the order in which they are served.

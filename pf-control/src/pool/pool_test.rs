@@ -4,7 +4,8 @@ use super::fake_host::{FakeHost, PF_MAC, VM_MAC};
 use super::*;
 use crate::lease::LeaseState;
 use crate::ops::{
-    AcquireRequest, Acquired, DeviceClass, Health, MacAddr, Reply, Request, Ring, Rings,
+    AcquireRequest, Acquired, DeviceClass, Health, MacAddr, Reply, Request, RequestState, Ring,
+    Rings,
 };
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -514,6 +515,32 @@ fn who_waits_gets_the_vf_in_order_of_arrival() {
     bench.pool.carry_out(&Request::Release { lease }, first.pid()).unwrap();
     ask(&third, &waiting).unwrap();
     assert!(bench.pool.waiting().is_empty());
+}
+
+#[test]
+fn a_request_is_told_from_its_wait_to_its_end() {
+    let bench = Bench::new(1);
+    let waiting = AcquireRequest { wait: true, device: "net9".into(), ..request() };
+    let state = |device: &str| {
+        let requests = bench.pool.requests();
+        requests.into_iter().find(|entry| entry.device == device).map(|entry| entry.state)
+    };
+    let lease = bench.acquire().unwrap().lease;
+    assert_eq!(state("net0"), Some(RequestState::BindStarted));
+    // Asked again, it is the same.
+    assert_eq!(bench.acquire().unwrap().lease, lease);
+    assert_eq!(bench.pool.requests().len(), 1);
+    bench.pool.acquire(&waiting, bench.vmm.pid()).unwrap_err();
+    assert_eq!(state("net9"), Some(RequestState::Initial));
+    bench.call(Request::Init { lease, rings: Rings::default() }).unwrap();
+    bench.call(activate(lease)).unwrap();
+    assert_eq!(state("net0"), Some(RequestState::Bound));
+    bench.call(Request::Quiesce { lease }).unwrap();
+    assert_eq!(state("net0"), Some(RequestState::Unbound));
+    bench.call(Request::Release { lease }).unwrap();
+    assert_eq!((state("net0"), state("net9")), (None, Some(RequestState::Initial)));
+    bench.pool.acquire(&waiting, bench.vmm.pid()).unwrap();
+    assert_eq!(state("net9"), Some(RequestState::BindStarted));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::listener::FairListener;
 use super::metrics::{self, Metrics};
 use super::watch::Doorbell;
 use crate::client::Pong;
-use crate::ops::{AdapterEntry, Op, OpError, Reply, Request, VfEntry, WaitingEntry};
+use crate::ops::{AdapterEntry, Op, OpError, Reply, Request, RequestEntry, VfEntry};
 use crate::pool::Pool;
 use crate::port::Caller;
 use axum::Json;
@@ -103,7 +103,7 @@ pub(super) struct Daemon {
         operation,
         list,
         adapters,
-        queue,
+        requests,
         follow,
         drain,
         enable,
@@ -141,7 +141,7 @@ pub(super) fn routes(daemon: Daemon) -> Router {
         .route("/v1/ops", post(operation))
         .route("/v1/vfs", get(list))
         .route("/v1/adapters", get(adapters))
-        .route("/v1/queue", get(queue))
+        .route("/v1/requests", get(requests))
         .route("/v1/events", get(follow))
         .route("/v1/pfs/{pf}/drain", post(drain))
         .route("/v1/pfs/{pf}/enable", post(enable))
@@ -179,15 +179,16 @@ async fn adapters(
     bounded(Op::GetInfo, move || Ok(pool.adapters())).await.map(Json)
 }
 
-/// The devices that wait for a VF, the next one first, as far as the caller may see them.
-#[utoipa::path(get, path = "/v1/queue", responses((status = 200, body = [WaitingEntry])))]
-async fn queue(
+/// What VMs ask for, as far as the caller may see it: those that have a VF, then those that wait, the
+/// next one first.
+#[utoipa::path(get, path = "/v1/requests", responses((status = 200, body = [RequestEntry])))]
+async fn requests(
     State(Daemon { pool, .. }): State<Daemon>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-) -> Json<Vec<WaitingEntry>> {
-    let mut waiting = pool.waiting();
-    waiting.retain(|entry| peer.is_admin() || Some(entry.pid) == peer.pid);
-    Json(waiting)
+) -> Json<Vec<RequestEntry>> {
+    let mut requests = pool.requests();
+    requests.retain(|entry| peer.is_admin() || Some(entry.pid) == peer.pid);
+    Json(requests)
 }
 
 /// All VFs as they are, one JSON object per line, then each that changes; now and then an empty
