@@ -1,6 +1,7 @@
 //! `pf-control`: serve a host's VFs to VMMs, look at them, and empty a PF for maintenance.
 
 mod drain;
+mod scan;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
@@ -32,6 +33,8 @@ enum Command {
     Serve(Serve),
     /// Show the adapters with their links, the VFs, who holds them, and who waits for one.
     List(List),
+    /// Show what of this host could be served, and how; asks no daemon.
+    Scan(scan::Scan),
     /// Show how far VMs' requests for VFs are.
     Requests(List),
     /// Show all that is known of an adapter or a VF.
@@ -133,6 +136,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::List(args) => list(&args),
+        Command::Scan(args) => args.run(),
         Command::Requests(args) => requests(&args),
         Command::Show(args) => show(&args),
         Command::Metrics(at) => metrics(&at),

@@ -7,6 +7,15 @@ use std::path::PathBuf;
 /// A PF or VF that cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum InventoryError {
+    /// The kernel shows only the header of a configuration space.
+    #[error(
+        "the kernel does not show the capabilities of {function}: serving functions on their own takes \
+         CAP_SYS_ADMIN (as a service: a drop-in with 'CapabilityBoundingSet=CAP_SYS_ADMIN')"
+    )]
+    NoCapabilities {
+        /// The function.
+        function: PciAddress,
+    },
     /// No such interface.
     #[error("there is no network interface '{interface}': see 'ip link' for their names")]
     NoInterface {

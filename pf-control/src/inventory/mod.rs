@@ -4,11 +4,13 @@
 mod binding;
 mod error;
 pub(crate) mod process;
+mod scan;
 mod sysfs;
 mod vfio_node;
 
 pub use error::InventoryError;
 pub use process::ProcessTable;
+pub use scan::{Found, Kind};
 pub use sysfs::Sysfs;
 pub use vfio_node::{Occupancy, VfioNodes};
 

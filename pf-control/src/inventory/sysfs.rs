@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 /// Flag of an interface that is up (Linux's if.h).
 const IFF_UP: u32 = 1;
 
+/// Length in bytes of the header of a configuration space (PCI 3.0, 6.1), which is what Linux shows to
+/// those without `CAP_SYS_ADMIN`.
+const CONFIG_HEADER: usize = 64;
+
 /// A sysfs tree.
 #[derive(Debug, Clone)]
 pub struct Sysfs {
@@ -122,13 +126,17 @@ impl Sysfs {
         link_name(&self.function(address).join("driver"))
     }
 
-    /// The function's configuration space, as far as the kernel shows it.
+    /// The function's configuration space with its capabilities.
     ///
     /// # Errors
-    /// Unreadable files.
+    /// Unreadable files; [`InventoryError::NoCapabilities`] when the kernel shows the header alone.
     pub fn config(&self, address: PciAddress) -> Result<Vec<u8>, InventoryError> {
         let path = self.function(address).join("config");
-        fs::read(&path).map_err(file("read", &path))
+        let config = fs::read(&path).map_err(file("read", &path))?;
+        match config.len() > CONFIG_HEADER {
+            true => Ok(config),
+            false => Err(InventoryError::NoCapabilities { function: address }),
+        }
     }
 
     /// Resets a function that nobody uses.
@@ -193,7 +201,7 @@ impl Sysfs {
         self.root.join("bus/pci")
     }
 
-    fn ids(&self, address: PciAddress) -> Result<PciIds, InventoryError> {
+    pub(super) fn ids(&self, address: PciAddress) -> Result<PciIds, InventoryError> {
         let id = |name: &str| read_hex(&self.function(address).join(name));
         Ok(PciIds {
             vendor: id("vendor")?,
@@ -217,7 +225,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), InventoryError> {
 }
 
 /// The last part of a symbolic link's target; `None` where there is no link.
-fn link_name(path: &Path) -> Result<Option<String>, InventoryError> {
+pub(super) fn link_name(path: &Path) -> Result<Option<String>, InventoryError> {
     match fs::read_link(path) {
         Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -164,3 +164,15 @@ fn a_group_node_is_open_only_while_the_kernel_says_busy() {
     fs::write(nodes.path(20), "").unwrap();
     assert!(!nodes.is_open(20).unwrap());
 }
+
+#[test]
+fn a_configuration_space_without_capabilities_is_told_as_a_lack_of_rights() {
+    let (dir, sysfs) = tree(1, "vfio-pci");
+    let address: PciAddress = "0000:01:10.0".parse().unwrap();
+    let path = dir.path().join("bus/pci/devices/0000:01:10.0/config");
+    fs::write(&path, [0; 64]).unwrap();
+    let error = sysfs.config(address).unwrap_err().to_string();
+    assert!(error.contains("CAP_SYS_ADMIN") && error.contains("0000:01:10.0"), "{error}");
+    fs::write(&path, [0; 256]).unwrap();
+    assert_eq!(sysfs.config(address).unwrap().len(), 256);
+}

@@ -175,6 +175,47 @@ fn whoever_asks_for_files_and_does_not_fetch_them_holds_up_nobody() {
 }
 
 #[test]
+fn garbage_is_answered_or_closed_and_costs_nothing() {
+    let daemon = Daemon::start(1);
+    let lease = daemon.client().acquire(request()).unwrap().lease;
+    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(1 << 20));
+    let body = |text: &str| {
+        let length = text.len();
+        format!(
+            "POST /v1/ops HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{text}"
+        )
+    };
+    let open = |path: &str, text: &str| {
+        body(text)
+            .replace("/v1/ops", path)
+            .replace("connection: close", "connection: upgrade\r\nupgrade: npa-descriptor")
+    };
+    for garbage in [
+        "\0\u{1}\u{2}\r\n\r\n".to_owned(),
+        long,
+        body("{"),
+        body(&"[".repeat(60 << 10)),
+        body(&"x".repeat(1 << 20)),
+        body(r#"{"op": "release", "lease": "0000:ff:1f.7"}"#),
+        body(r#"{"op": "activate", "lease": "0000:01:10.0", "mac": "zz", "port": "tap0"}"#),
+        open("/v1/leases/nonsense/open", r#"{"memory": 1}"#),
+        open(&format!("/v1/leases/{lease}/open"), r#"{"memory": -1}"#),
+        open("/v1/ports/..%2f..%2fetc/open", ""),
+    ] {
+        let mut stream = std::os::unix::net::UnixStream::connect(daemon.socket()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // The daemon may hang up in the middle.
+        let _ = stream.write_all(garbage.as_bytes());
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let head = String::from_utf8_lossy(&answer[..answer.len().min(12)]).into_owned();
+        assert!(head.is_empty() || head.starts_with("HTTP/1.1 4"), "{head} to {:.80}", garbage);
+    }
+    assert_eq!(daemon.client().get_info(lease).unwrap().state, LeaseState::Acquired);
+}
+
+#[test]
 fn a_process_with_too_many_connections_gets_no_more_until_it_closes_some() {
     let daemon = Daemon::start(1);
     let connect = || std::os::unix::net::UnixStream::connect(daemon.socket()).unwrap();

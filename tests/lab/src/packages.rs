@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
-use cargo_deb::config::BuildOptions;
+use cargo_deb::config::{BuildOptions, DebugSymbolOptions};
 use cargo_deb::listener::Listener;
 use cargo_deb::{CargoDeb, OutputPath};
 use images::Progress;
@@ -71,6 +71,8 @@ fn package(root: &Path, out: &Path, name: &str, files: &[&str]) -> Result<PathBu
     let options = BuildOptions {
         manifest_path: Some(&manifest),
         selected_package_name: Some(name),
+        // The symbols are ten times the program.
+        debug: DebugSymbolOptions { strip_override: Some(true), ..DebugSymbolOptions::default() },
         ..BuildOptions::default()
     };
     let output = OutputPath { path: folder.path(), is_dir: true };

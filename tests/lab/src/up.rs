@@ -393,7 +393,10 @@ fn pf_control(host: &HostPlan, arguments: &UpArguments) -> Result<()> {
     let text = if arguments.strict_ports { STRICT_PORTS } else { PORTS };
     fs::write(&ports, text).with_context(|| format!("cannot write {ports}"))?;
     let mut command = Command::new("setpriv");
-    command.args(["--bounding-set", &unit_capabilities()?, "pf-control"]);
+    // As the unit says, a drop-in.
+    let more = if arguments.virtio_function { ",+sys_admin" } else { "" };
+    let capabilities = format!("{}{more}", unit_capabilities()?);
+    command.args(["--bounding-set", &capabilities, "pf-control"]);
     command.args(["serve", "--socket", &socket, "--bridge", BRIDGE, "--profiles", &profiles]);
     command.args(["--group", VMM, "--ports", &ports]);
     if arguments.virtio_function {

@@ -1,5 +1,6 @@
 //! Which files the process may open: those of its configuration, and what of the system it reads.
 
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -50,6 +51,10 @@ impl Grant {
 
 /// Limits this thread and its future children to what `configuration` names.
 pub(super) fn limit_to(configuration: &Configuration) -> Result<(), SandboxError> {
+    if let SerialTarget::File(path) = &configuration.serial {
+        // There from now on, so that its folder need not be written to. Who opens it tells errors.
+        let _ = OpenOptions::new().append(true).create(true).open(path);
+    }
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -102,7 +107,7 @@ fn grants(configuration: &Configuration) -> Vec<Grant> {
     }
     match &configuration.serial {
         SerialTarget::Socket(path) => grants.push(Grant::beside(path, socket)),
-        SerialTarget::File(path) => grants.push(Grant::beside(path, write | AccessFs::MakeReg)),
+        SerialTarget::File(path) => grants.push(Grant::new(path, write)),
         SerialTarget::Stdio | SerialTarget::None => {}
     }
     if let Some(Endpoint::Unix(path)) = &configuration.incoming {

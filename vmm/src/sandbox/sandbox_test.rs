@@ -2,6 +2,7 @@
 //! itself and tries what it is not to do.
 
 use std::fs::{self, File};
+use std::net::ToSocketAddrs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,6 +10,7 @@ use std::process::{Command, Output};
 use super::report::EXIT_STATUS;
 use super::{Role, SandboxMode, confine, enter};
 use crate::config::{Configuration, Settings};
+use crate::serial::SerialTarget;
 
 /// Says to a process that it is the one to be confined, and where its files are.
 const INSIDE: &str = "NPA_SANDBOX_TEST_FOLDER";
@@ -43,6 +45,7 @@ fn configuration(folder: &Path, sandbox: SandboxMode) -> Configuration {
     Settings {
         kernel: Some(folder.join("kernel")),
         snapshots: Some(folder.join("snapshots")),
+        serial: Some(SerialTarget::File(folder.join("serial.log"))),
         sandbox: Some(sandbox),
         ..Settings::default()
     }
@@ -155,6 +158,29 @@ fn only_named_files_are_there() {
         fs::remove_dir_all(folder.join("snapshots/b")).unwrap();
         assert!(fs::write(folder.join("elsewhere"), "x").is_err());
     });
+    expect_unscathed(&output);
+}
+
+#[test]
+fn names_of_hosts_are_looked_up_and_unknown_ones_are_an_error() {
+    let name = "names_of_hosts_are_looked_up_and_unknown_ones_are_an_error";
+    let output = confined(name, SandboxMode::On, |_| {
+        enter(Role::Operator);
+        assert!(("localhost", 4000).to_socket_addrs().unwrap().next().is_some());
+        assert!(("no-such-host.invalid", 4000).to_socket_addrs().is_err());
+    });
+    expect_unscathed(&output);
+}
+
+#[test]
+fn a_console_file_is_there_and_its_folder_is_not() {
+    let output =
+        confined("a_console_file_is_there_and_its_folder_is_not", SandboxMode::On, |folder| {
+            let serial = folder.join("serial.log");
+            assert!(File::options().append(true).open(&serial).is_ok());
+            assert!(File::create(folder.join("other.log")).is_err());
+            assert!(File::options().append(true).open(folder.join("secret")).is_err());
+        });
     expect_unscathed(&output);
 }
 

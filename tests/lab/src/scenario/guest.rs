@@ -9,11 +9,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Where sockets and logs of a scenario's guests live.
 pub(super) const RUN: &str = "/run/npa";
+
+/// Longest time for one `vmm ctl`, in seconds: above a move of a busy VM in a slow lab host.
+const CTL_LIMIT: &str = "180";
 
 /// What a guest is launched with.
 #[derive(Clone, Debug)]
@@ -249,7 +252,10 @@ impl Guest {
 
     /// Runs `vmm ctl` and returns its output, whatever its status.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> Result<Output> {
-        self.ctl_command(arguments).output().context("cannot run vmm ctl")
+        // One that hangs costs itself and not the whole scenario.
+        let mut command = self.options.host.nearby("timeout");
+        command.args([CTL_LIMIT, "vmm", "ctl", "--api-socket"]).arg(self.options.socket("api"));
+        command.args(arguments).output().context("cannot run vmm ctl")
     }
 
     /// Runs `vmm ctl` and fails unless it succeeds.
@@ -318,10 +324,15 @@ impl Guest {
 
     /// Waits for `vmm` to end and returns whether it did so with success.
     pub(crate) fn wait(&mut self, limit: Duration) -> Result<bool> {
+        Ok(self.wait_for_status(limit)?.success())
+    }
+
+    /// Waits for `vmm` to end and returns how it did.
+    pub(crate) fn wait_for_status(&mut self, limit: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                return Ok(status.success());
+                return Ok(status);
             }
             ensure!(Instant::now() < deadline, "vmm still runs after {limit:?}");
             std::thread::sleep(Duration::from_millis(20));

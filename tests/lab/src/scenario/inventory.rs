@@ -39,6 +39,18 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     ensure!(pool::show(&[&vf])?.contains("igbvf"), "not found by its address, {vf}");
     ensure!(pool::show(&["eth7"]).is_err(), "eth7 was found");
 
+    let found = pool::scan()?;
+    let physical = found.iter().find(|found| found["interface"] == PF).context("no PF found")?;
+    ensure!(physical["kind"]["physical"]["vfs"] == 2, "scan shows the PF as {physical}");
+    let virtual_function = found.iter().find(|found| found["address"] == vf.as_str());
+    let virtual_function = virtual_function.context("no VF found")?;
+    ensure!(
+        virtual_function["kind"]["virtual"]["of"] == physical["address"]
+            && virtual_function["driver"] == "vfio-pci"
+            && virtual_function["group_size"] == 1,
+        "scan shows the VF as {virtual_function}"
+    );
+
     let watch = Watch::start()?;
     watch.until("link_up", true)?;
     link("down")?;

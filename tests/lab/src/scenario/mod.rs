@@ -22,6 +22,7 @@ mod migration_faults;
 mod module_unload;
 mod outside;
 mod peer;
+mod pf_faults;
 mod policy;
 mod pool;
 mod queue;
@@ -181,6 +182,14 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         run: |context| held(inventory::run(context), "what pf-control shows is so"),
     },
     Scenario {
+        name: "pf-faults",
+        summary: "a PF is reset, loses its link, gets another MTU: a VM on its VF goes on, on either path",
+        kernels: &[Series::V6_12],
+        cards: Cards::OneHost,
+        timeout: 400,
+        run: |context| held(pf_faults::run(context), "a VM outlives what happens to its PF"),
+    },
+    Scenario {
         name: "policy",
         summary: "what a port may do is in force at the card; what it may not is refused and written down",
         kernels: &[Series::V6_12],
@@ -190,10 +199,10 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "sandbox",
-        summary: "vmm is an ordinary user's, without rights, each thread under its filter",
+        summary: "vmm is an ordinary user's, without rights, each thread under its filter; a forbidden call ends it",
         kernels: &[Series::V6_12],
         cards: Cards::OneHost,
-        timeout: 200,
+        timeout: 300,
         run: |context| held(sandbox::run(context), "vmm is confined in either data path"),
     },
     Scenario {

@@ -176,6 +176,11 @@ pub(super) fn list() -> Result<String> {
     call_daemon(&["list"])
 }
 
+/// What `pf-control scan` finds.
+pub(super) fn scan() -> Result<Vec<Value>> {
+    Ok(serde_json::from_str(&call(&["scan", "--json"])?)?)
+}
+
 /// What `pf-control show` prints.
 pub(super) fn show(arguments: &[&str]) -> Result<String> {
     call_daemon(&[&["show"], arguments].concat())

@@ -5,9 +5,13 @@ use super::Context;
 use super::guest::{Guest, GuestOptions};
 use super::pool;
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Threads that a guest's work is on, by how their names begin.
 const THREADS: [&str; 8] =
@@ -25,7 +29,65 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     guest.detach()?;
     guest.ctl_ok(&["shutdown"])?;
     drop(guest);
-    pool::expect_all_free()
+    pool::expect_all_free()?;
+    for (thread, call, name) in
+        [("vcpu0", libc::SYS_openat, "openat"), ("net-net0", libc::SYS_socket, "socket")]
+    {
+        forbidden(context, thread, call, name).with_context(|| format!("{name} by {thread}"))?;
+    }
+    Ok(())
+}
+
+/// How `vmm` then ends: as a shell shows SIGSYS.
+const FORBIDDEN: i32 = 159;
+
+/// A thread of a VM on a VF is made to call what is not in its filter: that ends this VM, which names
+/// thread and call, and its VF is free again.
+fn forbidden(context: &Context, thread: &str, call: i64, name: &str) -> Result<()> {
+    let mut guest = Guest::launch(GuestOptions::new(context).named("forbidden"))?;
+    guest.attach()?;
+    guest.expect_traffic()?;
+    divert(thread_of(&guest, thread)?, call)?;
+    // For a thread that waits for frames.
+    let _ = guest.try_exec("ping -q -c 3 -i 0.2 -W 1 10.77.0.1", Duration::from_secs(10));
+    let status = guest.wait_for_status(Duration::from_secs(20))?;
+    ensure!(status.code() == Some(FORBIDDEN), "vmm ended with {status}");
+    let log = guest.log_tail();
+    let said = format!("thread `{thread}` made the system call `{name}`");
+    ensure!(log.contains(&said), "vmm did not say so:\n{log}");
+    drop(guest);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = pool::expect_all_free() {
+        ensure!(Instant::now() < deadline, "the VF is not free: {error:#}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// The thread of that name.
+fn thread_of(guest: &Guest, name: &str) -> Result<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", guest.process()))?;
+    let mut tasks = tasks.filter_map(|task| Some(task.ok()?.path()));
+    let named = |task: &PathBuf| {
+        fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    let task = tasks.find(named).with_context(|| format!("no thread {name}"))?;
+    let number = task.file_name().and_then(|number| number.to_str()?.parse().ok());
+    Ok(Pid::from_raw(number.context("a thread without a number")?))
+}
+
+/// Has the thread make the system call `number` instead of its next one, as code of a guest's would.
+fn divert(thread: Pid, number: i64) -> Result<()> {
+    let stopped = || waitpid(thread, Some(WaitPidFlag::__WALL));
+    ptrace::attach(thread)?;
+    stopped()?;
+    // Up to the entry of the next call, before its filter is asked.
+    ptrace::syscall(thread, None)?;
+    stopped()?;
+    let mut registers = ptrace::getregs(thread)?;
+    registers.orig_rax = number.cast_unsigned();
+    ptrace::setregs(thread, registers)?;
+    Ok(ptrace::detach(thread, None)?)
 }
 
 /// Fails unless every thread is under a filter and has no right but its user's.
