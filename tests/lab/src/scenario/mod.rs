@@ -22,7 +22,6 @@ mod migration_faults;
 mod module_unload;
 mod outside;
 mod peer;
-mod pf_faults;
 mod policy;
 mod pool;
 mod queue;
@@ -180,14 +179,6 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         cards: Cards::OneHost,
         timeout: 200,
         run: |context| held(inventory::run(context), "what pf-control shows is so"),
-    },
-    Scenario {
-        name: "pf-faults",
-        summary: "a PF is reset, loses its link, gets another MTU: a VM on its VF goes on, on either path",
-        kernels: &[Series::V6_12],
-        cards: Cards::OneHost,
-        timeout: 400,
-        run: |context| held(pf_faults::run(context), "a VM outlives what happens to its PF"),
     },
     Scenario {
         name: "policy",
