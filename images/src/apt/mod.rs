@@ -30,6 +30,8 @@ const TOOLS: &[&str] = &[
     "libelf1",        // objtool
     "pahole",         // module BTF
     "binutils",       // linking plugin images and the shell's object
+    "systemd",        // systemd-analyze, for the units that are packaged
+    "util-linux",     // setpriv, for the lab host
 ];
 
 /// What needs a newer version than Debian 12 has.
