@@ -1,27 +1,13 @@
 //! What the host has that could be an accelerator, whether or not it is served: SR-IOV cards, their
 //! VFs, and plain functions. Reads sysfs alone, and needs neither a daemon nor rights.
 
-use super::sysfs::link_name;
+use super::sysfs::{file, link_name, name};
 use super::{InventoryError, Occupancy, Sysfs};
 use crate::ops::{DeviceClass, PciAddress, PciIds};
+use crate::vendor;
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
-
-/// Class code of Ethernet controllers (PCI Code and ID Assignment 1.11, base class 02h).
-const ETHERNET: u32 = 0x02_0000;
-/// Vendor of virtio functions (virtio 1.2, 4.1.2).
-const VIRTIO: u16 = 0x1af4;
-/// Virtio network functions, transitional and modern, and virtio crypto (virtio 1.2, 4.1.2.1 and 5).
-const VIRTIO_NET: [u16; 2] = [0x1000, 0x1041];
-const VIRTIO_CRYPTO: u16 = 0x1054;
-/// Intel's vendor number.
-const INTEL: u16 = 0x8086;
-/// Intel QuickAssist, physical and virtual functions (Linux's adf_accel_devices.h).
-const QAT: [u16; 14] = [
-    0x0435, 0x0443, 0x37c8, 0x37c9, 0x19e2, 0x19e3, 0x6f54, 0x6f55, 0x4940, 0x4941, 0x4942, 0x4943,
-    0x4944, 0x4945,
-];
 
 /// What a function is to an SR-IOV card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -75,8 +61,8 @@ impl Sysfs {
     /// The bus cannot be read. A function that vanishes meanwhile is left out.
     pub fn scan(&self, nodes: &dyn Occupancy) -> Result<Vec<Found>, InventoryError> {
         let devices = self.pci_bus().join("devices");
-        let entries = fs::read_dir(&devices).map_err(super::sysfs::file("read", &devices))?;
-        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let entries = fs::read_dir(&devices).map_err(file("read", &devices))?;
+        let names = entries.flatten().map(|entry| name(&entry));
         let addresses = names.filter_map(|name| name.parse().ok());
         let mut found: Vec<_> =
             addresses.filter_map(|address| self.look_at(address, nodes)).collect();
@@ -90,7 +76,7 @@ impl Sysfs {
         let class = class_of(&path, pci_ids)?;
         let kind = kind_of(&path);
         // Of all network cards of a host, those that nothing can be got of are of no interest.
-        let card = pci_ids.vendor != VIRTIO && class == DeviceClass::Net;
+        let card = class == DeviceClass::Net && !vendor::stands_alone(pci_ids);
         if card && kind == Kind::Plain {
             return None;
         }
@@ -101,7 +87,7 @@ impl Sysfs {
             kind,
             class,
             pci_ids,
-            interface: interface_of(&path),
+            interface: self.interfaces(address).next().map(|net| name(&net)),
             iommu_group,
             group_size: members.unwrap_or(0),
             driver: self.driver(address).ok()?,
@@ -119,13 +105,7 @@ fn name_of(path: &Path) -> Option<String> {
 fn class_of(path: &Path, ids: PciIds) -> Option<DeviceClass> {
     let code = fs::read_to_string(path.join("class")).ok()?;
     let code = u32::from_str_radix(code.trim().trim_start_matches("0x"), 16).ok()?;
-    match (ids.vendor, ids.device) {
-        (VIRTIO, device) if VIRTIO_NET.contains(&device) => Some(DeviceClass::Net),
-        (VIRTIO, VIRTIO_CRYPTO) => Some(DeviceClass::Crypto),
-        (VIRTIO, _) => None,
-        (INTEL, device) if QAT.contains(&device) => Some(DeviceClass::Crypto),
-        _ => (code == ETHERNET).then_some(DeviceClass::Net),
-    }
+    vendor::class_of(ids, code)
 }
 
 fn kind_of(path: &Path) -> Kind {
@@ -139,17 +119,6 @@ fn kind_of(path: &Path) -> Kind {
         }
         _ => Kind::Plain,
     }
-}
-
-/// The function's interface, or that of its virtio device.
-fn interface_of(path: &Path) -> Option<String> {
-    let virtio = fs::read_dir(path).ok()?.flatten().map(|entry| entry.path());
-    let virtio = virtio.filter(|place| {
-        place.file_name().is_some_and(|name| name.to_string_lossy().starts_with("virtio"))
-    });
-    let places = [path.to_owned()].into_iter().chain(virtio);
-    let mut nets = places.flat_map(|place| fs::read_dir(place.join("net")).into_iter().flatten());
-    nets.find_map(|net| Some(net.ok()?.file_name().to_string_lossy().into_owned()))
 }
 
 #[cfg(test)]

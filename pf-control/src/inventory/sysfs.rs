@@ -2,7 +2,7 @@
 
 use super::{InventoryError, Pf, Vf};
 use crate::ops::{PciAddress, PciIds};
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -149,20 +149,21 @@ impl Sysfs {
 
     /// A network interface of the function that is up.
     pub(super) fn interface_in_use(&self, address: PciAddress) -> Option<String> {
-        // A virtio function's interface belongs to its virtio device.
+        let is_up = |net: &DirEntry| {
+            let flags = fs::read_to_string(net.path().join("flags")).unwrap_or_default();
+            let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16);
+            flags.is_ok_and(|flags| flags & IFF_UP != 0)
+        };
+        self.interfaces(address).find(is_up).map(|net| name(&net))
+    }
+
+    /// The network interfaces of the function; a virtio function's belong to its virtio device.
+    pub(super) fn interfaces(&self, address: PciAddress) -> impl Iterator<Item = DirEntry> + use<> {
         let function = self.function(address);
         let devices = fs::read_dir(&function).into_iter().flatten().flatten();
-        let virtio =
-            devices.filter(|entry| entry.file_name().to_string_lossy().starts_with("virtio"));
-        let places = virtio.map(|entry| entry.path()).chain([function.clone()]);
-        let nets = places.flat_map(|place| fs::read_dir(place.join("net")).into_iter().flatten());
-        nets.flatten()
-            .find(|net| {
-                let flags = fs::read_to_string(net.path().join("flags")).unwrap_or_default();
-                let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16);
-                flags.is_ok_and(|flags| flags & IFF_UP != 0)
-            })
-            .map(|net| net.file_name().to_string_lossy().into_owned())
+        let virtio = devices.filter(|entry| name(entry).starts_with("virtio"));
+        let places = virtio.map(|entry| entry.path()).chain([function]);
+        places.flat_map(|place| fs::read_dir(place.join("net")).into_iter().flatten()).flatten()
     }
 
     /// Whether an interface has a carrier. Down, or gone, it has none.
@@ -222,6 +223,11 @@ pub(super) fn file(
 
 pub(super) fn write(path: &Path, text: &str) -> Result<(), InventoryError> {
     fs::write(path, text).map_err(file("write", path))
+}
+
+/// The name of an entry.
+pub(super) fn name(entry: &DirEntry) -> String {
+    entry.file_name().to_string_lossy().into_owned()
 }
 
 /// The last part of a symbolic link's target; `None` where there is no link.

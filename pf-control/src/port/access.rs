@@ -36,12 +36,24 @@ impl Ports {
     /// # Errors
     /// [`OpError::Port`]: it is not there, in use, or not the caller's.
     pub(crate) fn open(&self, port: &str, caller: Caller) -> Result<OwnedFd, OpError> {
-        let refused = |error: TapError| OpError::Port { reason: with_causes(&error) };
-        tap::dimensions(port).map_err(refused)?;
-        if !self.is_for(port, caller) {
-            return Err(refused(TapError::Permission(port.to_owned())));
-        }
+        self.check(port, caller)?;
         tap::attach(port).map_err(refused)
+    }
+
+    /// Whether the caller may have the tap `port`, or speak for it.
+    ///
+    /// # Errors
+    /// [`OpError::Port`]: it is not there, or not the caller's.
+    pub(crate) fn check(&self, port: &str, caller: Caller) -> Result<(), OpError> {
+        if caller.is_admin {
+            return Ok(());
+        }
+        // Which looks at the name too, before it becomes part of a path.
+        tap::dimensions(port).map_err(refused)?;
+        match self.is_for(port, caller) {
+            true => Ok(()),
+            false => Err(refused(TapError::Permission(port.to_owned()))),
+        }
     }
 
     /// Whether the tap is for the caller.
@@ -52,8 +64,12 @@ impl Ports {
             // Without one, the kernel says -1.
             id.is_some() && says == id
         };
-        caller.is_admin || is("owner", caller.uid) || is("group", caller.gid)
+        is("owner", caller.uid) || is("group", caller.gid)
     }
+}
+
+fn refused(error: TapError) -> OpError {
+    OpError::Port { reason: with_causes(&error) }
 }
 
 #[cfg(test)]
@@ -82,7 +98,6 @@ mod tests {
             ("theirs", caller(50, 1), false),
             ("nobodys", caller(u32::MAX, u32::MAX), false),
             ("nobodys", Caller { uid: None, gid: None, is_admin: false }, false),
-            ("nobodys", Caller { uid: Some(0), gid: Some(0), is_admin: true }, true),
             ("eth0", caller(0, 0), false),
         ] {
             assert_eq!(ports.is_for(port, caller), may, "{port} for {caller:?}");
@@ -91,8 +106,21 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_said_so() {
-        let caller = Caller { uid: Some(1), gid: Some(1), is_admin: true };
-        let error = Ports::default().open("npa-no-such", caller).unwrap_err();
-        assert!(error.to_string().contains("there is no interface `npa-no-such`"), "{error}");
+        for is_admin in [false, true] {
+            let caller = Caller { uid: Some(1), gid: Some(1), is_admin };
+            let error = Ports::default().open("npa-no-such", caller).unwrap_err();
+            assert!(error.to_string().contains("there is no interface `npa-no-such`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_an_admin_speaks_for_what_is_nobody_s() {
+        // There everywhere, and a tap nowhere.
+        let caller = |is_admin| Caller { uid: Some(1), gid: Some(1), is_admin };
+        assert!(Ports::default().check("lo", caller(true)).is_ok());
+        for port in ["lo", "../lo", "npa-no-such"] {
+            let refused = Ports::default().check(port, caller(false));
+            assert!(matches!(refused, Err(OpError::Port { .. })), "{port}: {refused:?}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::watch::Doorbell;
 use crate::client::Pong;
 use crate::ops::{AdapterEntry, Op, OpError, Reply, Request, RequestEntry, VfEntry};
 use crate::pool::Pool;
-use crate::port::Caller;
+use crate::port::{Caller, Ports, audit};
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -44,7 +44,7 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Whether it may do what concerns others: root, and the daemon's own user.
-    pub(super) fn is_admin(&self) -> bool {
+    fn is_admin(&self) -> bool {
         let own = rustix::process::geteuid().as_raw();
         self.uid.is_some_and(|uid| uid == 0 || uid == own)
     }
@@ -256,7 +256,8 @@ async fn operation(
     let op = request.op();
     let began = Instant::now();
     let outcome = bounded(op, move || {
-        let outcome = pool.carry_out(&request, pid);
+        let outcome =
+            may_name_port(&request, pid, peer).and_then(|()| pool.carry_out(&request, pid));
         // Also when nobody waits for the answer any more.
         if op == Op::Acquire {
             doorbell.ring();
@@ -266,6 +267,14 @@ async fn operation(
     .await;
     metrics.count(op, began.elapsed(), outcome.as_ref().err());
     outcome.map(Json)
+}
+
+/// A VM's traffic is moved from the port that is its own: another's policy is not its.
+fn may_name_port(request: &Request, pid: u32, peer: Peer) -> Result<(), OpError> {
+    let Request::Activate { port, .. } = request else { return Ok(()) };
+    Ports::default().check(port, peer.caller()).inspect_err(|refused| {
+        audit::request(pid, Some(port), request, &Err::<(), _>(refused.clone()));
+    })
 }
 
 /// Does blocking work for at most the deadline. Work that takes longer still comes to its end
@@ -351,6 +360,19 @@ mod tests {
             "pf-control/openapi.json differs from the code; run \
              `UPDATE_OPENAPI=1 cargo test -p pf-control the_description`"
         );
+    }
+
+    #[test]
+    fn a_stranger_does_not_move_traffic_from_another_s_port() {
+        let lease = crate::ops::LeaseId("0000:01:10.0".parse().unwrap());
+        let activate =
+            Request::Activate { lease, mac: MacAddr([2, 0, 0, 0, 0, 1]), port: "lo".into() };
+        let own = rustix::process::geteuid().as_raw();
+        let peer = |uid| Peer { pid: Some(10), uid: Some(uid), gid: Some(uid) };
+        let refused = may_name_port(&activate, 10, peer(own + 1));
+        assert!(matches!(refused, Err(OpError::Port { .. })), "{refused:?}");
+        assert!(may_name_port(&activate, 10, peer(own)).is_ok());
+        assert!(may_name_port(&Request::Quiesce { lease }, 10, peer(own + 1)).is_ok());
     }
 
     #[tokio::test]

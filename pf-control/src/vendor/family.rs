@@ -149,7 +149,7 @@ impl Family {
         for (wanted, has, what) in [
             (!spoof_check, self.spoof_check, "source check"),
             (trust, self.trust, "trust"),
-            (min_tx_mbit + max_tx_mbit > 0, self.rate, "rate"),
+            ((min_tx_mbit, max_tx_mbit) != (0, 0), self.rate, "rate"),
             (link != VfLink::Auto, self.link_state, "link state"),
         ] {
             if wanted && !has {

@@ -5,6 +5,7 @@
 
 mod family;
 mod igb;
+mod qat;
 mod sriov;
 pub mod virtio;
 
@@ -156,7 +157,7 @@ pub trait PfModule: Send + Sync {
     /// [`VendorError::Invalid`] for what the driver cannot be told, or the kernel's refusal.
     fn apply(&self, _vf: u32, settings: &VfSettings) -> Result<(), VendorError> {
         // The source check is the card's own matter where nothing can be told to it.
-        match *settings == (VfSettings { spoof_check: true, ..VfSettings::default() }) {
+        match *settings == VfSettings::default() {
             true => Ok(()),
             false => Err(VendorError::Invalid(format!(
                 "VFs of '{}' cannot be set to anything, and the policy asks for it",
@@ -194,6 +195,25 @@ pub trait PfModule: Send + Sync {
     /// # Errors
     /// [`VendorError::NotSupported`], or the kernel's refusal.
     fn set_anti_spoof(&self, vf: u32, enabled: bool) -> Result<(), VendorError>;
+}
+
+/// What a function does that could be an accelerator, by its identification and the kernel's class
+/// code; `None` for everything else.
+pub fn class_of(ids: PciIds, code: u32) -> Option<DeviceClass> {
+    /// Ethernet controllers, any interface (PCI Code and ID Assignment 1.11, base class 02h).
+    const ETHERNET: u32 = 0x02_0000;
+    match (ids.vendor, ids.device) {
+        (virtio::VENDOR, device) if virtio::NET_DEVICES.contains(&device) => Some(DeviceClass::Net),
+        (virtio::VENDOR, virtio::CRYPTO_DEVICE) => Some(DeviceClass::Crypto),
+        (virtio::VENDOR, _) => None,
+        (qat::VENDOR, device) if qat::DEVICES.contains(&device) => Some(DeviceClass::Crypto),
+        _ => (code == ETHERNET).then_some(DeviceClass::Net),
+    }
+}
+
+/// Whether a network function is of use although no PF commands it.
+pub fn stands_alone(ids: PciIds) -> bool {
+    ids.vendor == virtio::VENDOR
 }
 
 /// The state of the uplink `interface`.

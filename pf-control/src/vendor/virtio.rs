@@ -12,6 +12,13 @@ use crate::ops::{DeviceClass, MacAddr, Op, PciAddress, Rings, Vectors, limits};
 use crate::vf_control::virtio::PCI_ID;
 use crate::vf_control::virtio::capabilities::{Layout, LayoutError};
 
+/// Vendor of virtio functions (virtio 1.2, 4.1.2).
+pub(super) const VENDOR: u16 = PCI_ID.0;
+/// Network functions: transitional and modern (virtio 1.2, 4.1.2.1).
+pub(super) const NET_DEVICES: [u16; 2] = [0x1000, PCI_ID.1];
+/// Crypto functions (virtio 1.2, 4.1.2 and 5: device 20).
+pub(super) const CRYPTO_DEVICE: u16 = 0x1054;
+
 /// One receive and one transmit queue.
 const QUEUE_PAIRS: u16 = 1;
 

@@ -55,13 +55,12 @@ pub(super) fn module(session: &mut Session<'_>) -> Result<Tally> {
 pub(super) fn packages(session: &mut Session<'_>) -> Result<Tally> {
     let out = session.workspace.join("target/debian");
     let built = packages::build(&session.workspace, &out)?;
-    for package in &built {
+    let mut tally = Tally::default();
+    for package in built {
         println!("{}: ok", package.display());
-    }
-    Ok(built.iter().fold(Tally::default(), |mut tally, _| {
         tally.add(Tally::one(true));
-        tally
-    }))
+    }
+    Ok(tally)
 }
 
 /// Every scenario, with every guest kernel that it is for, each in a lab host of its own.
